@@ -1,0 +1,1 @@
+"""Encoder-decoder models from a file of pairs: trained, measured, served."""
