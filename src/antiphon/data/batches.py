@@ -1,0 +1,144 @@
+"""Encoded pairs and the batches made of them: ids only, no files and no text.
+
+Batches hold pairs of like lengths, up to a budget of tokens, in an order that depends on the seed, the epoch and
+nothing else; so a place in the data is two numbers, and a run can be taken up there again.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from antiphon.data.pairs import Pair
+from antiphon.tokenizer import BOS, EOS, PAD, TokenizerPair
+
+Ints = npt.NDArray[np.int64]
+POOL = 1 << 17  # pairs that are sorted by length together
+
+
+class Batch(NamedTuple):
+    """Pairs side by side. Padding is PAD, at the end.
+
+    source (B, S) ends with EOS. target_in (B, T) = GO + target, target_out (B, T) = target + EOS.
+    """
+
+    source: Tensor
+    target_in: Tensor
+    target_out: Tensor
+
+    @property
+    def source_mask(self) -> Tensor:
+        """(B, S), True = a real token."""
+        return self.source != PAD
+
+    @property
+    def num_target_tokens(self) -> int:
+        return int((self.target_out != PAD).sum())
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(part.to(device) for part in self))
+
+
+class Ragged:
+    """Many lists of ids, one after the other in one array. Lengths count EOS, which ends each."""
+
+    def __init__(self, lists: Sequence[Sequence[int]]) -> None:
+        self.lengths: Ints = np.fromiter((len(ids) + 1 for ids in lists), dtype=np.int64, count=len(lists))
+        self.starts: Ints = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.lengths)])
+        self.ids = np.full(int(self.starts[-1]), EOS, dtype=np.int32)
+        for start, ids in zip(self.starts[:-1], lists, strict=True):
+            self.ids[start : start + len(ids)] = ids
+
+    def __getitem__(self, index: int) -> list[int]:
+        found: list[int] = self.ids[self.starts[index] : self.starts[index + 1]].tolist()
+        return found
+
+    def padded(self, indices: Ints) -> Tensor:
+        """(B, longest), PAD at the end."""
+        lengths = self.lengths[indices]
+        places = np.arange(lengths.max())
+        inside = places < lengths[:, None]
+        grid = np.where(inside, self.starts[indices][:, None] + places, 0)
+        return torch.from_numpy(np.where(inside, self.ids[grid], PAD).astype(np.int64))
+
+
+class EncodedPairs:
+    """A set of pairs as ids, and what was left out of it."""
+
+    def __init__(self, pairs: Sequence[Pair], tokenizers: TokenizerPair, max_length: int) -> None:
+        """Leaves out pairs with an empty side, or with more than `max_length` tokens on one, and counts them."""
+        full = [pair for pair in pairs if pair.source.strip() and pair.target.strip()]
+        self.num_empty = len(pairs) - len(full)
+        sources = tokenizers.source.encode_batch([pair.source for pair in full])
+        targets = tokenizers.target.encode_batch([pair.target for pair in full])
+        kept = [i for i in range(len(full)) if 0 < len(sources[i]) <= max_length and 0 < len(targets[i]) <= max_length]
+        self.num_too_long = len(full) - len(kept)
+        self.pairs = [full[index] for index in kept]
+        self.sources = Ragged([sources[index] for index in kept])
+        self.targets = Ragged([targets[index] for index in kept])
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def fingerprint(self) -> str:
+        """A hash of all ids in order: the same data gives the same."""
+        digest = hashlib.blake2b(self.sources.ids.tobytes(), digest_size=16)
+        digest.update(self.targets.ids.tobytes())
+        digest.update(self.sources.lengths.tobytes())
+        return digest.hexdigest()
+
+    def batch(self, indices: Ints) -> Batch:
+        target_out = self.targets.padded(indices)
+        target_in = torch.cat([torch.full((len(indices), 1), BOS), target_out[:, :-1]], dim=1)
+        target_in[target_in == EOS] = PAD
+        return Batch(self.sources.padded(indices), target_in, target_out)
+
+    def order(self, batch_tokens: int, seed: int, epoch: int) -> Iterator[Ints]:
+        """The batches of an epoch, as indices: at most `batch_tokens` tokens on the longer side, padding included."""
+        generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+        shuffled = generator.permutation(len(self))
+        for start in range(0, len(shuffled), POOL):
+            pool = shuffled[start : start + POOL]
+            pool = pool[np.lexsort((self.sources.lengths[pool], self.targets.lengths[pool]))]
+            cuts = _cuts(np.maximum(self.sources.lengths[pool], self.targets.lengths[pool]), batch_tokens)
+            batches = np.split(pool, cuts)
+            for index in generator.permutation(len(batches)):
+                yield batches[index]
+
+    def batches(self, batch_tokens: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, without the first `skip`."""
+        for index, indices in enumerate(self.order(batch_tokens, seed, epoch)):
+            if index >= skip:
+                yield self.batch(indices)
+
+    def in_order(self, batch_tokens: int) -> Iterator[Ints]:
+        """All pairs once, sorted by length and nothing random: for measuring."""
+        order = np.lexsort((self.sources.lengths, self.targets.lengths))
+        cuts = _cuts(np.maximum(self.sources.lengths[order], self.targets.lengths[order]), batch_tokens)
+        yield from np.split(order, cuts)
+
+
+def _cuts(lengths: Ints, batch_tokens: int) -> list[int]:
+    """Where to cut a sequence of pairs, so that the number in a piece times its longest stays within `batch_tokens`."""
+    cuts = []
+    count = longest = 0
+    for index, length in enumerate(lengths.tolist()):
+        longest = max(longest, length)
+        count += 1
+        if count > 1 and count * longest > batch_tokens:
+            cuts.append(index)
+            count, longest = 1, length
+    return cuts
+
+
+def padding_share(data: EncodedPairs, batch_tokens: int) -> float:
+    """The share of padding in the batches of an epoch, both sides together."""
+    padded = 0
+    for indices in data.order(batch_tokens, seed=0, epoch=0):
+        padded += len(indices) * int(data.sources.lengths[indices].max() + data.targets.lengths[indices].max())
+    real = int(data.sources.lengths.sum() + data.targets.lengths.sum())
+    return 1 - real / padded

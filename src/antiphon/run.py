@@ -1,0 +1,234 @@
+"""A run folder and the model in it: text in, text out.
+
+    config.json               every setting that was used
+    facts.json                what was learned about the data: sizes, lengths, what was left out
+    tokenizer.json            or source.tokenizer.json and target.tokenizer.json
+    model.safetensors         the weights that were best on the dev set
+    metrics.jsonl, loss.png   how the training went
+    checkpoints/              where it can be taken up again
+
+No pickle is read or written.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from antiphon import files, tokenizer
+from antiphon.config import Config, GenerationConfig, generation_settings
+from antiphon.data.pairs import Pair
+from antiphon.decoding.generate import decode_stream
+from antiphon.decoding.search import Hypothesis, make_search
+from antiphon.model.seq2seq import Seq2Seq, build
+from antiphon.tokenizer import BOS, EOS, TokenizerPair
+
+CONFIG, FACTS, WEIGHTS, METRICS, LOSS_CURVE = (
+    "config.json",
+    "facts.json",
+    "model.safetensors",
+    "metrics.jsonl",
+    "loss.png",
+)
+CHECKPOINTS = "checkpoints"
+SCORE_TOKENS = 4096  # padded target tokens scored at once
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model should know about the data it was trained on. Lengths and ratios are in tokens."""
+
+    train_pairs: int
+    dev_pairs: int
+    empty_pairs: int
+    too_long_pairs: int
+    longest_source: int
+    longest_target: int
+    length_ratio: float  # target to source length (with EOS), exceeded by one training pair in a thousand
+    padding_share: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output for one source.
+
+    score: its log-probability (natural logarithm). token_scores: those of its tokens, and of its end. finished: it ended
+    by itself, and was not cut at max_length. attention: (tokens, layers, heads, source tokens) weights, where asked for.
+    """
+
+    text: str
+    score: float
+    tokens: list[str]
+    token_scores: list[float]
+    finished: bool
+    attention: Tensor | None = None
+
+
+class Model:
+    """A trained encoder-decoder with its tokenizers."""
+
+    def __init__(self, network: Seq2Seq, tokenizers: TokenizerPair, config: Config, facts: Facts) -> None:
+        self.network = network
+        self.tokenizers = tokenizers
+        self.config = config
+        self.facts = facts
+
+    @classmethod
+    def new(cls, config: Config, tokenizers: TokenizerPair, facts: Facts) -> Self:
+        """A model with random weights."""
+        sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+        return cls(build(config.model, *sizes, tokenizers.joint, config.training.seed), tokenizers, config, facts)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
+        """The model in a run folder. Raises ValueError, in a sentence, when there is none or it is broken."""
+        folder = Path(folder)
+        config = read_config(folder)
+        model = cls.new(config, tokenizer.load(folder), read_facts(folder))
+        load_weights(model.network, folder / WEIGHTS)
+        model.network.eval().to(device)
+        return model
+
+    def save(self, folder: Path) -> None:
+        """Everything that `load` needs. The weights come last."""
+        self.save_settings(folder)
+        self.save_weights(folder)
+
+    def save_settings(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(self.tokenizers, folder)
+        files.write_text(folder / FACTS, json.dumps(asdict(self.facts), indent=2) + "\n")
+        files.write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
+
+    def save_weights(self, folder: Path) -> None:
+        files.write_tensors(folder / WEIGHTS, dict(self.network.named_parameters()))
+
+    def generate(self, sources: Sequence[str], *, prefix: str = "", **settings: Any) -> list[str]:
+        """The best output for each source, in order. Settings are those of `GenerationConfig`, e.g. beam_size=5."""
+        return [outputs[0].text for outputs in self.outputs(sources, prefix=prefix, **settings)]
+
+    def outputs(
+        self, sources: Sequence[str], *, prefix: str = "", attention: bool = False, **settings: Any
+    ) -> list[list[Output]]:
+        """The n best outputs for each source, best first, with scores.
+
+        prefix: text that every output begins with. attention: keep the cross-attention weights. Raises ValueError for a
+        setting that cannot be.
+        """
+        found: dict[int, list[Output]] = {}
+        for index, outputs in self.stream(sources, prefix=prefix, attention=attention, **settings):
+            found[index] = outputs
+        return [found[index] for index in range(len(sources))]
+
+    def stream(
+        self, sources: Sequence[str], *, prefix: str = "", attention: bool = False, **settings: Any
+    ) -> Iterator[tuple[int, list[Output]]]:
+        """As `outputs`, but yields (index of the source, its outputs) as each is done."""
+        if isinstance(sources, str):
+            raise ValueError("sources: expected a list of texts, found one text; write [text].")
+        wanted = generation_settings(self.config.generation, **settings)
+        ids = [self.source_ids(source) for source in sources]
+        forced = self.tokenizers.target.encode(prefix) if prefix else []
+        searches = [make_search(wanted, self.max_length(len(source), wanted), forced) for source in ids]
+        for index, hypotheses in decode_stream(self.network, ids, searches, attention):
+            yield index, [self.output(hypothesis) for hypothesis in hypotheses]
+
+    def source_ids(self, text: str) -> list[int]:
+        """Token ids with EOS, as the encoder wants them."""
+        return [*self.tokenizers.source.encode(text), EOS]
+
+    def max_length(self, source_length: int, settings: GenerationConfig) -> int:
+        """The most tokens an output may have; without a setting, a little over what training pairs of that length had."""
+        return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
+
+    def output(self, hypothesis: Hypothesis) -> Output:
+        """A hypothesis as text."""
+        seen = [weights for weights in hypothesis.attention if isinstance(weights, Tensor)]
+        tokens = hypothesis.tokens[:-1] if hypothesis.ended else hypothesis.tokens
+        return Output(
+            text=self.tokenizers.target.decode(tokens),
+            score=hypothesis.score,
+            tokens=self.tokenizers.target.pieces(tokens),
+            token_scores=list(hypothesis.log_probs),
+            finished=hypothesis.ended,
+            attention=torch.stack(seen) if seen else None,
+        )
+
+    @torch.inference_mode()
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The log-probability (natural logarithm) of each pair's target, given its source, with its EOS."""
+        sources = [self.source_ids(source) for source, _ in pairs]
+        targets = [self.tokenizers.target.encode(target) for _, target in pairs]
+        order = sorted(range(len(pairs)), key=lambda index: max(len(sources[index]), len(targets[index])))
+        scores = [0.0] * len(pairs)
+        while order:
+            longest = max(len(sources[order[-1]]), len(targets[order[-1]]) + 1)
+            count = max(1, SCORE_TOKENS // longest)
+            chosen, order = order[-count:], order[:-count]
+            found = self._score_batch([sources[index] for index in chosen], [targets[index] for index in chosen])
+            for index, value in zip(chosen, found.tolist(), strict=True):
+                scores[index] = value
+        return scores
+
+    def _score_batch(self, sources: list[list[int]], targets: list[list[int]]) -> Tensor:
+        """(B,) log-probabilities."""
+        network = self.network
+        length = max(len(target) for target in targets) + 1
+        rows = [[BOS, *target, *[0] * (length - 1 - len(target))] for target in targets]
+        target_in = torch.tensor(rows, device=network.device)
+        rows = [[*target, EOS, *[0] * (length - 1 - len(target))] for target in targets]
+        target_out = torch.tensor(rows, device=network.device)
+        features = network.decoder.features(network.encode(sources), target_in)
+        logits = network.decoder.logits(features).float()
+        right = logits.gather(2, target_out.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
+        return (right * (target_out != 0)).sum(1)
+
+
+def read_config(folder: Path) -> Config:
+    """The settings of a run. Raises ValueError when there is no run."""
+    return Config.model_validate(_read_json(folder, CONFIG))
+
+
+def read_facts(folder: Path) -> Facts:
+    return Facts(**_read_json(folder, FACTS))
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; give the folder that `antiphon train` wrote.")
+    try:
+        found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: has no {name}, so it is not a trained model; give the folder that `antiphon train` wrote.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / name}: cannot be read ({error}); train again, or restore the file.") from None
+    return found
+
+
+def load_weights(network: Seq2Seq, file: Path) -> None:
+    """Puts the weights of a safetensors file into the network. Raises ValueError when they do not fit."""
+    from safetensors import SafetensorError, safe_open
+
+    if not file.exists():
+        raise ValueError(f"{file}: there are no weights yet; the training has not reached its first validation.")
+    try:
+        with safe_open(file, framework="pt") as weights, torch.no_grad():
+            names = set(weights.keys())
+            for name, parameter in network.named_parameters():
+                if name not in names:
+                    raise ValueError(f"{file}: has no tensor {name!r}; it belongs to another model than its {CONFIG} tells.")
+                tensor = weights.get_tensor(name)
+                if tensor.shape != parameter.shape:
+                    raise ValueError(
+                        f"{file}: tensor {name!r} is {list(tensor.shape)}, expected {list(parameter.shape)}; "
+                        f"it belongs to another model than its {CONFIG} tells."
+                    )
+                parameter.copy_(tensor)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: cannot be read as weights ({error}); train again, or restore the file.") from None

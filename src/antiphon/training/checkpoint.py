@@ -1,0 +1,116 @@
+"""Checkpoints: everything that makes a stopped run go on as if it had never stopped.
+
+A checkpoint is a folder with weights, optimiser and progress, written to the side and renamed, so one that is there is
+whole. Older ones keep their weights only, for the average, up to a number.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from antiphon import files
+from antiphon.model.seq2seq import Seq2Seq
+
+MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    pairs: of the running epoch, as are batches. seconds: of training, validations included. stale: validations since
+    the best one. noise: where dropout's random numbers stand.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batches: int = 0
+    pairs: int = 0
+    target_tokens: int = 0
+    seconds: float = 0.0
+    validations: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    finished: str = ""
+    noise: str = ""
+
+
+def save(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer, progress: Progress, keep: int) -> None:
+    """Writes the checkpoint of `progress.step` into `folder`; keeps `keep` in all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / ".part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    files.write_tensors(aside / MODEL, dict(model.named_parameters()))
+    files.write_tensors(aside / OPTIMIZER, _moments(model, optimizer))
+    progress.noise = model.noise.state()
+    files.write_text(aside / PROGRESS, json.dumps(asdict(progress), indent=2) + "\n")
+    final = folder / f"step-{progress.step:08d}"
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    found = checkpoints(folder)
+    for old in found[:-1]:
+        (old / OPTIMIZER).unlink(missing_ok=True)
+    for old in found[:-keep]:
+        shutil.rmtree(old)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def restore(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Brings back the newest checkpoint; None if there is none."""
+    found = [path for path in checkpoints(folder) if (path / OPTIMIZER).exists()]
+    if not found:
+        return None
+    progress = Progress(**json.loads((found[-1] / PROGRESS).read_text(encoding="utf-8")))
+    load_parameters(model, _read(found[-1] / MODEL))
+    stored = _read(found[-1] / OPTIMIZER)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            if f"step/{name}" in stored:
+                optimizer.state[parameter] = {moment: stored[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS}
+    model.noise.restore(progress.noise)
+    return progress
+
+
+def average(folder: Path) -> dict[str, Tensor]:
+    """The mean of the weights of all checkpoints in `folder`."""
+    found = checkpoints(folder)
+    total: dict[str, Tensor] = {}
+    for path in found:
+        for name, tensor in _read(path / MODEL).items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    return {name: (tensor / len(found)).float() for name, tensor in total.items()}
+
+
+@torch.no_grad()
+def load_parameters(model: Seq2Seq, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(tensors[name])
+
+
+def _moments(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{moment}/{name}": optimizer.state[parameter][moment]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for moment in MOMENTS
+    }
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(file)

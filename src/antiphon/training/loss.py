@@ -1,0 +1,69 @@
+"""The training loss: label-smoothed cross-entropy, computed together with the output weights.
+
+The logits of all tokens, (M, V), would be the largest tensor of a training step by far, and be read and written many
+times. Here they exist a few rows at a time: loss and gradients of those rows are made while they are in the cache.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 22  # elements of a chunk of logits
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        x, w = features.to(dtype), weight.to(dtype)
+        grad_x = torch.empty_like(features) if wanted else None
+        grad_w = torch.zeros_like(weight) if wanted else None
+        loss = torch.zeros((), dtype=torch.float64, device=x.device)
+        nll = torch.zeros_like(loss)
+        rows = max(1, CHUNK // len(w))
+        for start in range(0, len(x), rows):
+            part, wished = x[start : start + rows], targets[start : start + rows].unsqueeze(1)
+            logits = _at_least_float32(part @ w.T)
+            log_z = logits.logsumexp(1, keepdim=True)
+            right = log_z - logits.gather(1, wished)
+            nll += right.sum()
+            loss += (1 - smoothing) * right.sum()
+            if smoothing:
+                loss += smoothing * (log_z.squeeze(1) - logits.mean(1)).sum()
+            if grad_x is not None and grad_w is not None:
+                grad = logits.sub_(log_z).exp_().sub_(smoothing / len(w))
+                grad.scatter_add_(1, wished, grad.new_full(wished.shape, smoothing - 1))
+                grad = grad.to(dtype)
+                grad_x[start : start + rows] = grad @ w
+                grad_w += grad.T @ part
+        if wanted:
+            ctx.save_for_backward(grad_x, grad_w)
+        return loss, nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x, grad_w = ctx.saved_tensors
+        scale = grads[0].to(grad_x.dtype)
+        return grad_x * scale, grad_w * scale, None, None, None
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def cross_entropy(
+    features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """features (M, D), weight (V, D), targets (M,) ids -> (loss, negative log-likelihood), sums over M, in nats.
+
+    The loss is the cross-entropy with a share of `smoothing` spread over all V tokens (Szegedy et al. 2016). The second
+    is without smoothing, and carries no gradient. dtype: in which the products are computed.
+    """
+    if features.dtype == torch.float64:
+        dtype = torch.float64
+    with torch.autocast(features.device.type, enabled=False):
+        loss, nll = _LinearCrossEntropy.apply(features, weight, targets, smoothing, dtype)
+    return loss, nll.detach()

@@ -1,0 +1,230 @@
+"""From pairs to a trained model in a run folder: what `antiphon train` and `antiphon.train` call."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from antiphon import metrics, run
+from antiphon.config import Config, MetricName, changed, load_config, preset_for
+from antiphon.data.batches import EncodedPairs, padding_share
+from antiphon.data.pairs import Pair, read_pairs, split_pairs
+from antiphon.model.seq2seq import Seq2Seq
+from antiphon.run import CHECKPOINTS, METRICS, Facts, Model
+from antiphon.tokenizer import TokenizerPair, train_tokenizers
+from antiphon.training import checkpoint
+from antiphon.training.loop import Listener, StepReport, Trainer, Validation
+from antiphon.training.precision import batch_loss, fastest_precision
+
+
+class Silence:
+    """A listener that does not listen."""
+
+    def stepped(self, report: StepReport) -> None:
+        pass
+
+    def validated(self, step: int, validation: Validation, best: bool) -> None:
+        pass
+
+
+def train(
+    pairs: str | Path | Sequence[Pair],
+    out: str | Path,
+    *,
+    dev: str | Path | Sequence[Pair] | None = None,
+    config: Config | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Model:
+    """Trains a model that imitates `pairs` (a file, or pairs) and returns it; everything is kept in the folder `out`.
+
+    dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. config: all settings; None:
+    the preset for the size of the data. resume: go on with the run in `out`, with its settings (config: only other
+    limits). wanted: asked after each update; once False, the run is saved and can be resumed. Raises ValueError, in a
+    sentence, for data or settings that cannot be, before anything is written.
+    """
+    out = Path(out)
+    if resume:
+        config = _stored_config(out, config)
+    elif (out / run.CONFIG).exists():
+        raise ValueError(f"{out}: there is a run already; go on with it (resume), or choose another folder.")
+    train_pairs = read_pairs(pairs) if isinstance(pairs, str | Path) else list(pairs)
+    if config is None:
+        config = load_config(preset_for(len(train_pairs)), None)
+    if dev is None:
+        train_pairs, dev_pairs = split_pairs(train_pairs, config.training.dev_pairs)
+    else:
+        dev_pairs = read_pairs(dev) if isinstance(dev, str | Path) else list(dev)
+    prepared = _resume(out, config, train_pairs, dev_pairs) if resume else _prepare(out, config, train_pairs, dev_pairs)
+    return _fit(out, *prepared, listener or Silence(), wanted)
+
+
+def _prepare(
+    out: Path, config: Config, train_pairs: list[Pair], dev_pairs: list[Pair]
+) -> tuple[Model, EncodedPairs, EncodedPairs]:
+    """A new model and its data; the settings that were "auto" are decided, and stored."""
+    tokenizers = train_tokenizers(train_pairs, config.tokenizer)
+    data = _encode(train_pairs, tokenizers, config, "training data")
+    dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
+    facts = _facts(data, dev_data, config)
+    model = Model.new(config, tokenizers, facts)
+    model.network.to(_device(config.training.device))
+    decided: dict[str, Any] = {"metric": _metric(config.training.metric, tokenizers)}
+    if config.training.precision == "auto":
+        first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
+        decided["precision"] = str(fastest_precision(model.network.train(), first)).removeprefix("torch.")
+    tokenizer = {
+        "source": tokenizers.source.kind,
+        "target": tokenizers.target.kind,
+        "joint": tokenizers.joint,
+    }
+    model.config = changed(config, {"training": decided, "tokenizer": tokenizer})
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    (out / METRICS).unlink(missing_ok=True)
+    model.save_settings(out)
+    return model, data, dev_data
+
+
+def _resume(
+    out: Path, config: Config, train_pairs: list[Pair], dev_pairs: list[Pair]
+) -> tuple[Model, EncodedPairs, EncodedPairs]:
+    tokenizers = run.tokenizer.load(out)
+    facts = run.read_facts(out)
+    data = _encode(train_pairs, tokenizers, config, "training data")
+    if data.fingerprint() != facts.fingerprint:
+        raise ValueError(
+            f"{out}: was trained on other pairs ({facts.train_pairs} then, {len(data)} now, or in another order); "
+            "resume with the same files."
+        )
+    model = Model.new(config, tokenizers, facts)
+    model.network.to(_device(config.training.device))
+    return model, data, _encode(dev_pairs, tokenizers, config, "dev data")
+
+
+def _stored_config(out: Path, config: Config | None) -> Config:
+    stored = run.read_config(out)
+    if config is None:
+        return stored
+    for table in ("tokenizer", "model"):
+        if getattr(stored, table) != getattr(config, table):
+            raise ValueError(f"{out}: the {table} of a run cannot be changed; resume without settings for it.")
+    return config
+
+
+def _fit(
+    out: Path,
+    model: Model,
+    data: EncodedPairs,
+    dev_data: EncodedPairs,
+    listener: Listener,
+    wanted: Callable[[], bool],
+) -> Model:
+    config = model.config.training
+    validator = Validator(model, dev_data)
+    trainer = Trainer(
+        model=model.network,
+        data=data,
+        config=config,
+        checkpoints=out / CHECKPOINTS,
+        metrics=out / METRICS,
+        validate=validator,
+        keep_best=lambda: model.save_weights(out),
+        listener=listener,
+        wanted=wanted,
+    )
+    progress = trainer.fit()
+    model.network.eval()
+    if progress.finished:
+        _keep_better(out, model, validator, progress.best_score)
+    elif progress.best_score is None:
+        model.save_weights(out)
+    from antiphon.plots import loss_curve
+
+    loss_curve(out / METRICS, out / run.LOSS_CURVE)
+    return model
+
+
+def _keep_better(out: Path, model: Model, validator: "Validator", best: float | None) -> None:
+    """The average of the last checkpoints, if it is better on the dev set than the best one; else that."""
+    if len(checkpoint.checkpoints(out / CHECKPOINTS)) > 1:
+        checkpoint.load_parameters(model.network, checkpoint.average(out / CHECKPOINTS))
+        with torch.inference_mode():
+            if best is None or validator().score > best:
+                model.save_weights(out)
+    run.load_weights(model.network, out / run.WEIGHTS)
+
+
+class Validator:
+    """Measures a model on dev data: loss a token, and a metric of decoded outputs (greedy)."""
+
+    def __init__(self, model: Model, dev_data: EncodedPairs) -> None:
+        self.model = model
+        self.data = dev_data
+        references: dict[str, list[str]] = {}
+        for pair in dev_data.pairs:
+            references.setdefault(pair.source, []).append(pair.target)
+        chosen = list(references)[: model.config.training.eval_pairs]
+        self.sources = chosen
+        self.references = [references[source] for source in chosen]
+
+    def __call__(self) -> Validation:
+        config = self.model.config.training
+        loss = self._loss(self.model.network)
+        if config.metric == "loss":
+            return Validation(loss, "loss", loss, -loss)
+        outputs = self.model.generate(self.sources, beam_size=1, n_best=1, sample=False)
+        value = metrics.compute(config.metric, outputs, self.references)
+        sign = 1 if metrics.HIGHER_IS_BETTER[config.metric] else -1
+        return Validation(loss, config.metric, value, sign * value - min(loss, 100.0) * 1e-4)
+
+    def _loss(self, network: Seq2Seq) -> float:
+        """Nats a target token, over all dev pairs."""
+        total = 0.0
+        for indices in self.data.in_order(self.model.config.training.batch_tokens):
+            batch = self.data.batch(indices).to(network.device)
+            total += batch_loss(network, batch, 0.0, torch.float32)[1].item()
+        return total / int(self.data.targets.lengths.sum())
+
+
+def _encode(pairs: list[Pair], tokenizers: TokenizerPair, config: Config, what: str) -> EncodedPairs:
+    data = EncodedPairs(pairs, tokenizers, config.training.max_length)
+    if not len(data):
+        raise ValueError(
+            f"{what}: no pair can be used: of {len(pairs)}, {data.num_empty} have an empty side and {data.num_too_long} have more than "
+            f"{config.training.max_length} tokens on one; check the file, or raise training.max_length."
+        )
+    return data
+
+
+def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config) -> Facts:
+    return Facts(
+        train_pairs=len(data),
+        dev_pairs=len(dev_data),
+        empty_pairs=data.num_empty,
+        too_long_pairs=data.num_too_long,
+        longest_source=int(data.sources.lengths.max()),
+        longest_target=int(data.targets.lengths.max()),
+        length_ratio=round(float(np.quantile(data.targets.lengths / data.sources.lengths, 0.999)), 4),
+        padding_share=round(padding_share(data, config.training.batch_tokens), 4),
+        fingerprint=data.fingerprint(),
+    )
+
+
+def _metric(metric: MetricName, tokenizers: TokenizerPair) -> MetricName:
+    """What suits the targets: whole outputs of symbols or characters, the words of sentences."""
+    if metric != "auto":
+        return metric
+    return "exact_match" if tokenizers.target.kind in ("words", "chars") else "bleu"
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"training.device is {name!r}: {str(error).splitlines()[0]}; set it to cpu or auto.") from None
