@@ -126,8 +126,6 @@ def test_compute_refuses_what_is_no_metric_of_strings(name: str) -> None:
         (["a"], ["a"], "references of output 1 are a string"),
     ],
 )
-def test_bad_input_is_a_sentence(
-    name: str, outputs: list[str], references: list[list[str]], sentence: str
-) -> None:
+def test_bad_input_is_a_sentence(name: str, outputs: list[str], references: list[list[str]], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         metrics.compute(name, outputs, references)

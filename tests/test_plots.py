@@ -86,9 +86,7 @@ def test_a_picture_comes_of_any_number_of_lines(tmp_path: Path, text: str) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "metrics.jsonl"]
 
 
-def test_an_older_picture_stays_whole_until_the_new_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_picture_stays_whole_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     png = tmp_path / "loss.png"
     png.write_bytes(b"older")
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", _fail_half_way)

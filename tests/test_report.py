@@ -50,9 +50,7 @@ def test_worst_pairs_are_few_and_ties_keep_their_order() -> None:
 def test_json_holds_every_field() -> None:
     measured = report(["le"], ["Æ"], [["é"]])
     record = json.loads(measured.to_json())
-    assert record["worst"] == [
-        {"source": "le", "output": "Æ", "reference": "é", "distance": 1.0, "score": None}
-    ]
+    assert record["worst"] == [{"source": "le", "output": "Æ", "reference": "é", "distance": 1.0, "score": None}]
     assert list(record)[:3] == ["num_sources", "num_references", "bleu"]
     assert "Æ" in measured.to_json()
 
@@ -77,9 +75,7 @@ def test_text_shows_scores_with_their_signatures_and_the_worst_pairs() -> None:
         ([["a"], []], None, "source 2 has an empty list of outputs"),
     ],
 )
-def test_counts_that_disagree_are_a_sentence(
-    outputs: list[str], scores: list[float] | None, sentence: str
-) -> None:
+def test_counts_that_disagree_are_a_sentence(outputs: list[str], scores: list[float] | None, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         report(["s", "t"], outputs, [["a"], ["b"]], scores)
 

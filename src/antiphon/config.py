@@ -56,7 +56,9 @@ class ModelConfig(Table):
         "rotary", description="how a transformer knows the order of tokens"
     )
     feed_forward: Literal["gelu", "gated"] = Field("gelu", description="kind of feed-forward layer")
-    tie_embeddings: bool = Field(True, description="output weights are the target embeddings; a joint vocabulary shares all")
+    tie_embeddings: bool = Field(
+        True, description="output weights are the target embeddings; a joint vocabulary shares all"
+    )
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="share of activations dropped while training")
 
     @model_validator(mode="after")
@@ -64,8 +66,7 @@ class ModelConfig(Table):
         if "transformer" in (self.encoder, self.decoder):
             if self.d_model % self.num_heads:
                 raise ValueError(
-                    f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads}); "
-                    "change one of them"
+                    f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads}); change one of them"
                 )
             if self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
                 raise ValueError(
@@ -96,8 +97,12 @@ class TrainingConfig(Table):
     patience: int = Field(10, ge=0, description="validations without a gain before stopping; 0: never")
     average: int = Field(5, ge=1, description="last checkpoints averaged at the end; 1: none")
     max_length: int = Field(256, ge=1, description="pairs with more tokens on a side are left out, and counted")
-    dev_pairs: int = Field(1000, ge=1, description="pairs set aside when no dev set is given, at most; never over a tenth")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: the faster one, timed at the start")
+    dev_pairs: int = Field(
+        1000, ge=1, description="pairs set aside when no dev set is given, at most; never over a tenth"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: the faster one, timed at the start"
+    )
     device: str = Field("auto", description="auto: a GPU where there is one, else the processor")
     seed: int = Field(1, ge=0, description="seed of the weights, the order of the data and dropout")
 
@@ -114,7 +119,9 @@ class GenerationConfig(Table):
     sample: bool = Field(False, description="draw tokens at random instead of searching")
     temperature: float = Field(1.0, gt=0, description="sampling: below 1 sharpens, above 1 flattens")
     top_k: int = Field(0, ge=0, description="sampling: only the k most probable tokens; 0: all")
-    top_p: float = Field(1.0, gt=0, le=1, description="sampling: only the most probable tokens with this probability in sum")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="sampling: only the most probable tokens with this probability in sum"
+    )
     seed: int = Field(0, ge=0, description="sampling: the same seed gives the same output")
 
     @model_validator(mode="after")
@@ -153,7 +160,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"learning_rate": 5e-4, "max_steps": 50000, "warmup_steps": 4000},
     },
     "recurrent": {
-        "model": {"encoder": "gru", "decoder": "gru", "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.3},
+        "model": {
+            "encoder": "gru",
+            "decoder": "gru",
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "dropout": 0.3,
+        },
         "training": {"max_steps": 10000},
     },
 }
@@ -174,7 +187,9 @@ def load_config(preset: str | None, file: Path | None, overrides: Iterable[str] 
     tables: dict[str, Any] = {}
     if preset is not None:
         if preset not in PRESETS:
-            raise ValueError(f"preset {preset!r} is not known{_nearest(preset, PRESETS)}; there are {', '.join(PRESETS)}.")
+            raise ValueError(
+                f"preset {preset!r} is not known{_nearest(preset, PRESETS)}; there are {', '.join(PRESETS)}."
+            )
         tables = _merge(tables, PRESETS[preset])
     if file is not None:
         tables = _merge(tables, _read_toml(file))
@@ -183,6 +198,13 @@ def load_config(preset: str | None, file: Path | None, overrides: Iterable[str] 
         tables = _merge(tables, _parse_override(word))
         _checked(tables, f"--set {word}")
     return _checked(tables, f"preset {preset}")
+
+
+def with_overrides(config: Config, words: Iterable[str]) -> Config:
+    """`config` with `table.key=value` words over it. Raises ValueError with a sentence that names the word at fault."""
+    for word in words:
+        config = _checked(_merge(config.model_dump(), _parse_override(word)), f"--set {word}")
+    return config
 
 
 def changed(config: Config, overrides: Mapping[str, Mapping[str, Any]]) -> Config:

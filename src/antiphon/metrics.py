@@ -111,9 +111,7 @@ def check(hypotheses: Sequence[str], references: References) -> None:
 def _streams(references: References) -> list[list[str]]:
     """References by rank, as sacreBLEU takes them: first ones, second ones ..., None where one is missing."""
     most = max(len(options) for options in references)
-    streams = [
-        [options[rank] if rank < len(options) else None for options in references] for rank in range(most)
-    ]
+    streams = [[options[rank] if rank < len(options) else None for options in references] for rank in range(most)]
     return cast(list[list[str]], streams)  # sacreBLEU allows None, its annotations do not
 
 

@@ -116,7 +116,5 @@ def _parse(line: str, place: str) -> dict[str, Any]:
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        raise ValueError(
-            f"{place}: expected a JSON object with a step, found {line[:60]!r}; delete the line."
-        )
+        raise ValueError(f"{place}: expected a JSON object with a step, found {line[:60]!r}; delete the line.")
     return record

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from antiphon import files, tokenizer
 from antiphon.config import Config, GenerationConfig, generation_settings
-from antiphon.data.pairs import Pair
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
+from antiphon.ids import BOS, EOS, PAD
 from antiphon.model.seq2seq import Seq2Seq, build
-from antiphon.tokenizer import BOS, EOS, TokenizerPair
+from antiphon.tokenizer import TokenizerPair
 
 CONFIG, FACTS, WEIGHTS, METRICS, LOSS_CURVE = (
     "config.json",
@@ -45,8 +45,8 @@ class Facts:
 
     train_pairs: int
     dev_pairs: int
-    empty_pairs: int
-    too_long_pairs: int
+    empty_pairs: int  # left out, of both sets
+    too_long_pairs: int  # left out, of both sets
     longest_source: int
     longest_target: int
     length_ratio: float  # target to source length (with EOS), exceeded by one training pair in a thousand
@@ -58,8 +58,9 @@ class Facts:
 class Output:
     """One output for one source.
 
-    score: its log-probability (natural logarithm). token_scores: those of its tokens, and of its end. finished: it ended
-    by itself, and was not cut at max_length. attention: (tokens, layers, heads, source tokens) weights, where asked for.
+    score: its log-probability (natural logarithm). token_scores: those of its tokens, and of its end. finished: it
+    ended by itself, and was not cut at max_length. attention: (tokens, layers, heads, source tokens) weights, where
+    asked for.
     """
 
     text: str
@@ -68,6 +69,9 @@ class Output:
     token_scores: list[float]
     finished: bool
     attention: Tensor | None = None
+
+
+BLANK = Output("", 0.0, [], [], finished=True)
 
 
 class Model:
@@ -129,22 +133,24 @@ class Model:
     def stream(
         self, sources: Sequence[str], *, prefix: str = "", attention: bool = False, **settings: Any
     ) -> Iterator[tuple[int, list[Output]]]:
-        """As `outputs`, but yields (index of the source, its outputs) as each is done."""
+        """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output."""
         if isinstance(sources, str):
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
         wanted = generation_settings(self.config.generation, **settings)
-        ids = [self.source_ids(source) for source in sources]
+        asked = [index for index, source in enumerate(sources) if source.strip()]
+        yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
+        ids = [self.source_ids(sources[index]) for index in asked]
         forced = self.tokenizers.target.encode(prefix) if prefix else []
         searches = [make_search(wanted, self.max_length(len(source), wanted), forced) for source in ids]
-        for index, hypotheses in decode_stream(self.network, ids, searches, attention):
-            yield index, [self.output(hypothesis) for hypothesis in hypotheses]
+        for place, hypotheses in decode_stream(self.network, ids, searches, attention):
+            yield asked[place], [self.output(hypothesis) for hypothesis in hypotheses]
 
     def source_ids(self, text: str) -> list[int]:
         """Token ids with EOS, as the encoder wants them."""
         return [*self.tokenizers.source.encode(text), EOS]
 
     def max_length(self, source_length: int, settings: GenerationConfig) -> int:
-        """The most tokens an output may have; without a setting, a little over what training pairs of that length had."""
+        """The most tokens an output may have; without a setting, a little over what training pairs of its length had."""
         return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
 
     def output(self, hypothesis: Hypothesis) -> Output:
@@ -180,14 +186,19 @@ class Model:
         """(B,) log-probabilities."""
         network = self.network
         length = max(len(target) for target in targets) + 1
-        rows = [[BOS, *target, *[0] * (length - 1 - len(target))] for target in targets]
+        rows = [[BOS, *target, *[PAD] * (length - 1 - len(target))] for target in targets]
         target_in = torch.tensor(rows, device=network.device)
-        rows = [[*target, EOS, *[0] * (length - 1 - len(target))] for target in targets]
+        rows = [[*target, EOS, *[PAD] * (length - 1 - len(target))] for target in targets]
         target_out = torch.tensor(rows, device=network.device)
         features = network.decoder.features(network.encode(sources), target_in)
         logits = network.decoder.logits(features).float()
         right = logits.gather(2, target_out.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
-        return (right * (target_out != 0)).sum(1)
+        return (right * (target_out != PAD)).sum(1)
+
+
+def load(folder: str | Path, device: str = "cpu") -> Model:
+    """The model in a run folder. Raises ValueError, in a sentence, when there is none or it is broken."""
+    return Model.load(folder, device)
 
 
 def read_config(folder: Path) -> Config:
@@ -205,7 +216,9 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder}: has no {name}, so it is not a trained model; give the folder that `antiphon train` wrote.") from None
+        raise ValueError(
+            f"{folder}: has no {name}, so it is not a trained model; give the folder that `antiphon train` wrote."
+        ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / name}: cannot be read ({error}); train again, or restore the file.") from None
     return found
@@ -222,7 +235,9 @@ def load_weights(network: Seq2Seq, file: Path) -> None:
             names = set(weights.keys())
             for name, parameter in network.named_parameters():
                 if name not in names:
-                    raise ValueError(f"{file}: has no tensor {name!r}; it belongs to another model than its {CONFIG} tells.")
+                    raise ValueError(
+                        f"{file}: has no tensor {name!r}; it belongs to another model than its {CONFIG} tells."
+                    )
                 tensor = weights.get_tensor(name)
                 if tensor.shape != parameter.shape:
                     raise ValueError(

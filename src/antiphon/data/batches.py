@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from antiphon.data.pairs import Pair
-from antiphon.tokenizer import BOS, EOS, PAD, TokenizerPair
+from antiphon.ids import BOS, EOS, PAD
+from antiphon.tokenizer import TokenizerPair
 
 Ints = npt.NDArray[np.int64]
 POOL = 1 << 17  # pairs that are sorted by length together

@@ -131,9 +131,7 @@ def _split_names(path: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
                 "file of sources and a file of targets."
             )
         if names == ("-", "-"):
-            raise DataError(
-                "-,-: expected two parallel files, found standard input twice; give a file for one side."
-            )
+            raise DataError("-,-: expected two parallel files, found standard input twice; give a file for one side.")
         return names
     name = str(path)
     if "," not in name or _exists(name):
@@ -195,9 +193,7 @@ def _parse_tsv(text: str, name: str, number: int) -> Pair:
         advice = "put a tab between source and target"
     else:
         advice = "keep the source and the target only, with no tab inside them"
-    raise DataError(
-        f"{_place(name, number)}: expected 2 columns separated by a tab, found {found}; {advice}."
-    )
+    raise DataError(f"{_place(name, number)}: expected 2 columns separated by a tab, found {found}; {advice}.")
 
 
 def _parse_json(text: str, name: str, number: int, source_key: str, target_key: str) -> Pair:
@@ -207,18 +203,11 @@ def _parse_json(text: str, name: str, number: int, source_key: str, target_key: 
     try:
         record = json.loads(text)
     except RecursionError:
-        raise DataError(
-            f"{place}: expected a JSON object, found one nested too deeply; simplify it."
-        ) from None
+        raise DataError(f"{place}: expected a JSON object, found one nested too deeply; simplify it.") from None
     except ValueError as error:
-        what = (
-            f"{error.msg} at character {error.pos + 1}"
-            if isinstance(error, json.JSONDecodeError)
-            else str(error)
-        )
+        what = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(
-            f"{place}: expected a JSON object on one line, found invalid JSON ({what}); write one object a "
-            "line."
+            f"{place}: expected a JSON object on one line, found invalid JSON ({what}); write one object a line."
         ) from None
     if not isinstance(record, dict):
         raise DataError(
@@ -233,8 +222,7 @@ def _value(record: Mapping[str, object], key: str, place: str) -> str:
         names = [repr(name if len(name) <= 40 else name[:40] + "…") for name in list(record)[:8]]
         found = ", ".join(names) + (", …" if len(record) > 8 else "")
         raise DataError(
-            f"{place}: expected the key {key!r}, found {found or 'no keys'}; rename the key, or say which "
-            "one to read."
+            f"{place}: expected the key {key!r}, found {found or 'no keys'}; rename the key, or say which one to read."
         )
     value = record[key]
     if not isinstance(value, str):
@@ -319,14 +307,10 @@ def _open_file(name: str) -> io.BufferedReader:
     except IsADirectoryError:
         raise DataError(f"{name}: expected a file, found a folder; give a file in it.") from None
     except PermissionError:
-        raise DataError(
-            f"{name}: expected a file that can be read, found no permission to; change its mode."
-        ) from None
+        raise DataError(f"{name}: expected a file that can be read, found no permission to; change its mode.") from None
     except (OSError, ValueError) as error:
         why = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise DataError(
-            f"{name}: expected a file, but it cannot be opened ({why}); check the path."
-        ) from None
+        raise DataError(f"{name}: expected a file, but it cannot be opened ({why}); check the path.") from None
 
 
 def _lines(file: io.BufferedReader, name: str) -> Iterator[bytes]:
@@ -335,8 +319,7 @@ def _lines(file: io.BufferedReader, name: str) -> Iterator[bytes]:
         zipped = start.startswith(GZIP_MAGIC)
         if start and not zipped and name.lower().endswith(".gz"):
             raise DataError(
-                f"{_place(name)}: expected gzip data because the name ends in .gz, found none; rename the "
-                "file."
+                f"{_place(name)}: expected gzip data because the name ends in .gz, found none; rename the file."
             )
         lines: Iterable[bytes] = gzip.GzipFile(fileobj=file) if zipped else file
         for number, line in enumerate(lines):

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from antiphon.decoding.rules import forbid
 from antiphon.decoding.search import Candidates, Sampling, Search
-
-BOS = 2
+from antiphon.ids import BOS
 
 
 class State(Protocol):
     """What a model keeps for its rows, and how rows come and go."""
 
+    lengths: list[int]  # of each source
     keep_attention: bool
     attention: Tensor | None
 
@@ -38,7 +38,7 @@ class StepModel(Protocol):
 
 
 class ActiveBatch:
-    """Requests in flight. `searches` are in the order of the state's sources, and their live rows in the order of its rows."""
+    """Requests in flight: `searches` in the order of the state's sources, their live rows in the order of its rows."""
 
     def __init__(self, model: StepModel, keep_attention: bool = False) -> None:
         self.model = model
@@ -73,7 +73,7 @@ class ActiveBatch:
         index = next((i for i, other in enumerate(self.searches) if other is search), None)
         if index is None:
             return
-        rows = []
+        rows: list[int] = []
         row = 0
         for other in self.searches:
             rows += [] if other is search else range(row, row + len(other.live))
@@ -107,9 +107,11 @@ class ActiveBatch:
         drawn = self._draw(allowed, logits, log_z)
         candidates = []
         row = 0
-        for search in self.searches:
+        for index, search in enumerate(self.searches):
             rows = len(search.live)
-            attention = None if seen is None else list(seen[row : row + rows])
+            attention = None
+            if seen is not None:
+                attention = list(seen[row : row + rows, ..., : self._state.lengths[index]])
             if isinstance(search, Sampling):
                 found = drawn.pop(0)
                 found.attention = attention
@@ -139,7 +141,10 @@ def _best(tokens: list[list[int]], scores: list[list[float]], width: int, attent
     """tokens and scores: for each row its best continuations, best first -> the first `width` of each."""
     rows = [row for row, found in enumerate(tokens) for _ in found[:width]]
     return Candidates(
-        rows, [token for found in tokens for token in found[:width]], [s for found in scores for s in found[:width]], attention
+        rows,
+        [token for found in tokens for token in found[:width]],
+        [s for found in scores for s in found[:width]],
+        attention,
     )
 
 
@@ -148,7 +153,9 @@ def sample(logits: Tensor, numbers: Tensor, settings: Any) -> Tensor:
 
     top_p keeps the smallest set of the most probable tokens that reaches it (Holtzman et al. 2020).
     """
-    probabilities, tokens = torch.softmax(logits / settings.temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
+    probabilities, tokens = torch.softmax(logits / settings.temperature, dim=-1).sort(
+        dim=-1, descending=True, stable=True
+    )
     total = probabilities.cumsum(dim=-1)
     outside = (total - probabilities) >= settings.top_p
     if settings.top_k:

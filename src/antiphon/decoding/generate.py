@@ -10,7 +10,10 @@ MAX_PADDED = 8192  # source tokens, padding included, encoded at once
 
 
 def decode(
-    model: StepModel, sources: Sequence[Sequence[int]], searches: Sequence[Search], keep_attention: bool = False
+    model: StepModel,
+    sources: Sequence[Sequence[int]],
+    searches: Sequence[Search],
+    keep_attention: bool = False,
 ) -> list[list[Hypothesis]]:
     """sources: ids, each ending with EOS; a search for each -> its results, in the same order."""
     results: dict[int, list[Hypothesis]] = {}
@@ -20,7 +23,10 @@ def decode(
 
 
 def decode_stream(
-    model: StepModel, sources: Sequence[Sequence[int]], searches: Sequence[Search], keep_attention: bool = False
+    model: StepModel,
+    sources: Sequence[Sequence[int]],
+    searches: Sequence[Search],
+    keep_attention: bool = False,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """As `decode`, but yields (index, results) as each source ends; the longest sources begin."""
     waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))

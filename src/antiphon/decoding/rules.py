@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from antiphon.decoding.search import EOS, Hypothesis, Search
+from antiphon.decoding.search import Hypothesis, Search
+from antiphon.ids import BOS, EOS, PAD, UNK
 
-NEVER = slice(0, 3)  # PAD, UNK and BOS
+NEVER = [PAD, UNK, BOS]
 
 
 def forbid(logits: Tensor, searches: Sequence[Search]) -> Tensor:
@@ -36,11 +37,16 @@ def _forbid_row(allowed: Tensor, search: Search, hypothesis: Hypothesis) -> None
         allowed.fill_(-torch.inf)
         allowed[token] = 0.0
         return
-    if age < search.settings.min_length:
-        allowed[EOS] = -torch.inf
     banned = repeats(hypothesis.tokens, search.settings.no_repeat_ngram)
     if banned:
         allowed[banned] = -torch.inf
+    if age < search.settings.min_length and not (banned and _only_end_left(allowed)):
+        allowed[EOS] = -torch.inf
+
+
+def _only_end_left(allowed: Tensor) -> bool:
+    """allowed (V,): there is nothing to choose but EOS, so an output may end before its `min_length`."""
+    return int((allowed > -torch.inf).sum()) == 1
 
 
 def repeats(tokens: Sequence[int], size: int) -> list[int]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from antiphon.config import GenerationConfig
-
-EOS = 3
+from antiphon.ids import EOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Hypothesis:
 
     def normalized(self, length_penalty: float) -> float:
         """score / length^penalty, the length with EOS (Wu et al. 2016 in its plain form)."""
-        return self.score / max(len(self.tokens), 1) ** length_penalty
+        return self.score / float(max(len(self.tokens), 1) ** length_penalty)
 
 
 @dataclass(slots=True)
@@ -80,7 +79,9 @@ class BeamSearch:
     def advance(self, candidates: Candidates) -> None:
         rows, tokens, log_probs = candidates.rows, candidates.tokens, candidates.log_probs
         scores = [self.live[row].score + log_prob for row, log_prob in zip(rows, log_probs, strict=True)]
-        order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True) if len(scores) > 1 else range(len(scores))
+        order = (
+            sorted(range(len(scores)), key=scores.__getitem__, reverse=True) if len(scores) > 1 else range(len(scores))
+        )
         places = self.settings.beam_size - len(self.finished)
         live, self.parents = self.live, []
         self.live = []

@@ -96,13 +96,9 @@ def report(
     """Measures one output a source; of an n-best list, the first. Raises ValueError if counts disagree."""
     outputs = _best(hypotheses)
     if len(sources) != len(outputs):
-        raise ValueError(
-            f"{len(sources)} sources but {len(outputs)} outputs: give one output for each source."
-        )
+        raise ValueError(f"{len(sources)} sources but {len(outputs)} outputs: give one output for each source.")
     if scores is not None and len(scores) != len(outputs):
-        raise ValueError(
-            f"{len(outputs)} outputs but {len(scores)} scores: give one score for each output, or none."
-        )
+        raise ValueError(f"{len(outputs)} outputs but {len(scores)} scores: give one score for each output, or none.")
     bleu, bleu_signature = metrics.bleu(outputs, references)
     chrf, chrf_signature = metrics.chrf(outputs, references)
     exact_match = metrics.exact_match(outputs, references)

@@ -35,7 +35,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """(B, T, H x K) -> (B, H, T, K)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], num_heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class RecurrentAttention(nn.Module):
             self.score = nn.Linear(d_model, 1, bias=False)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """query (B, T, D), keys = self.key(memory) and values (B, S, D), mask (B, S) -> (B, T, D), weights (B, T, S)."""
+        """query (B, T, D), keys = self.key(memory), values (B, S, D), mask (B, S) -> (B, T, D), weights (B, T, S)."""
         if self.kind == "additive":
             scores = self.score(torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
         else:

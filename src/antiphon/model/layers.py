@@ -27,7 +27,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...) -> (..., D)."""
-        return F.embedding(ids, self.weight) * self.weight.shape[1] ** 0.5
+        return F.embedding(ids, self.weight) * float(self.weight.shape[1] ** 0.5)
 
 
 class FeedForward(nn.Module):

@@ -5,7 +5,7 @@ and keys, or a bias on the scores. Positions are given as tensors, so rows of di
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class Frame(NamedTuple):
     """What one stack of self-attention layers shares in one call.
 
-    rotation: (cos, sin), each (..., 1, T, K). bias: (..., H or 1, T, S), added to the scores.
+    rotation: (cos, sin), each (..., 1, T, K / 2). bias: (..., H or 1, T, S), added to the scores.
     """
 
     rotation: tuple[Tensor, Tensor] | None
@@ -62,7 +62,7 @@ class RotaryPositions(nn.Module):
     def frame(self, positions: Tensor, num_keys: int) -> Frame:
         half = self.head_width // 2
         rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10000.0) / half))
-        angles = (positions.unsqueeze(-1) * rates).repeat(*[1] * positions.dim(), 2).unsqueeze(-3)
+        angles = (positions.unsqueeze(-1) * rates).unsqueeze(-3)
         return Frame((angles.cos(), angles.sin()), None)
 
 
@@ -105,7 +105,28 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
     """x (B, H, T, K): channel i of the first half and of the second, turned together by their angle."""
     if rotation is None:
         return x
-    cos, sin = rotation
+    turned: Tensor = _Rotate.apply(x, rotation[0].to(x.dtype), rotation[1].to(x.dtype))  # type: ignore[no-untyped-call]
+    return turned
+
+
+class _Rotate(torch.autograd.Function):
+    """Four passes over half of x; the gradient turns back by the same angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grads[0], cos, -sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    out = torch.empty_like(x)
+    out_first, out_second = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=out_second).addcmul_(first, sin)
+    return out

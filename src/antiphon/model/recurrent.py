@@ -59,7 +59,7 @@ class RecurrentEncoder(nn.Module):
         self.dropout = dropout
 
     def forward(self, source: Tensor, mask: Tensor) -> Memory:
-        """source (B, S) ids, mask (B, S) -> Memory; its summary is the last layer's state at the end of each direction."""
+        """source (B, S) ids, mask (B, S) -> Memory; its summary is the top layer's last state in each direction."""
         last = mask.sum(1) - 1
         rows = torch.arange(len(source), device=source.device)
         backwards = (last.unsqueeze(1) - torch.arange(source.shape[1], device=source.device)).clamp(min=0)
@@ -103,7 +103,8 @@ class RecurrentDecoder(nn.Module):
         self.attention = attention
         self.feeding = input_feeding and attention is not None
         self.layers = nn.ModuleList(
-            RecurrentLayer(kind, 2 * width if depth == 0 and self.feeding else width, width) for depth in range(num_layers)
+            RecurrentLayer(kind, 2 * width if depth == 0 and self.feeding else width, width)
+            for depth in range(num_layers)
         )
         self.bridges = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
         self.combine = nn.Linear(2 * width, width) if attention is not None else None
@@ -112,11 +113,11 @@ class RecurrentDecoder(nn.Module):
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
         """Teacher forcing: target_in (B, T) ids -> what the output weights will score, (B, T, D)."""
-        x = self.dropout(self.embedding(target_in))
+        x: Tensor = self.dropout(self.embedding(target_in))
         if self.feeding:
             return self._features_step_by_step(memory, x)
         for depth, (layer, hidden) in enumerate(zip(self.layers, self._start_hidden(memory), strict=True)):
-            out = self.dropout(layer(x, hidden))
+            out: Tensor = self.dropout(layer(x, hidden))
             x = out if depth == 0 else x + out
         if self.attention is not None:
             x, _ = self._attend(x, self.attention.key(memory.values), memory.values, memory.mask)
@@ -153,7 +154,7 @@ class RecurrentDecoder(nn.Module):
             shared = {"keys": self.attention.key(memory.values), "values": memory.values, "mask": memory.mask}
             if self.feeding:
                 past["context"] = torch.zeros_like(memory.summary)
-        return DecodeState(shared, past, memory.mask.sum(1).tolist(), {name: 1 for name in shared})
+        return DecodeState(shared, past, memory.mask.sum(1).tolist(), dict.fromkeys(shared, 1))
 
     def step(self, state: DecodeState, tokens: Tensor) -> Tensor:
         """tokens (N,), the last of each row -> logits (N, V); the rows of `state` grow older by one."""

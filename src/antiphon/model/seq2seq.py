@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
+from antiphon.ids import PAD
 from antiphon.model.attention import RecurrentAttention
 from antiphon.model.dropout import Dropout, Noise
 from antiphon.model.layers import Memory, TokenEmbedding
@@ -84,7 +85,7 @@ class Seq2Seq(nn.Module):
     def encode(self, sources: Sequence[Sequence[int]]) -> Memory:
         """Token ids, each source ending with EOS -> Memory."""
         longest = max(len(source) for source in sources)
-        padded = torch.tensor([[*source, *[0] * (longest - len(source))] for source in sources], device=self.device)
+        padded = torch.tensor([[*source, *[PAD] * (longest - len(source))] for source in sources], device=self.device)
         lengths = torch.tensor([len(source) for source in sources], device=self.device)
         return self.encoder(padded, torch.arange(longest, device=self.device) < lengths.unsqueeze(1))
 

@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.model.attention import HIDDEN, CrossAttention, SelfAttention, attend, causal_bias, mask_bias, merge_heads
+from antiphon.model.attention import (
+    HIDDEN,
+    CrossAttention,
+    SelfAttention,
+    attend,
+    causal_bias,
+    mask_bias,
+    merge_heads,
+)
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import FeedForward, Memory, TokenEmbedding
 from antiphon.model.positions import Frame, Positions
@@ -29,7 +37,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, frame: Frame) -> Tensor:
         """(B, S, D) -> (B, S, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x), frame))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x
 
 
 class TransformerEncoder(nn.Module):
@@ -74,7 +83,8 @@ class DecoderLayer(nn.Module):
         """x (B, T, D), keys and values (B, H, S, K) of the memory -> (B, T, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x), frame))
         x = x + self.dropout(self.cross(self.cross_norm(x), keys, values, memory_bias)[0])
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x
 
     def step(
         self, x: Tensor, frame: Frame, memory_bias: Tensor, state: DecodeState, index: int, length: int

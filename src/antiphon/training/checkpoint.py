@@ -1,7 +1,8 @@
 """Checkpoints: everything that makes a stopped run go on as if it had never stopped.
 
 A checkpoint is a folder with weights, optimiser and progress, written to the side and renamed, so one that is there is
-whole. Older ones keep their weights only, for the average, up to a number.
+whole. Older ones keep their weights only, for the average, up to a number. Those between validations are passing: they
+are no part of the average, which must not depend on when a run was stopped, and go when the next one comes.
 """
 
 import json
@@ -15,6 +16,7 @@ from torch import Tensor
 from antiphon import files
 from antiphon.model.seq2seq import Seq2Seq
 
+PASSING = ".passing"  # ends the name of a checkpoint between validations
 MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -41,9 +43,19 @@ class Progress:
     noise: str = ""
 
 
-def save(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer, progress: Progress, keep: int) -> None:
-    """Writes the checkpoint of `progress.step` into `folder`; keeps `keep` in all."""
+def save(
+    folder: Path,
+    model: Seq2Seq,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    keep: int,
+    passing: bool = False,
+) -> None:
+    """Writes the checkpoint of `progress.step` into `folder`, unless it is there; keeps `keep` for the average."""
     folder.mkdir(parents=True, exist_ok=True)
+    name = f"step-{progress.step:08d}"
+    if any((path / OPTIMIZER).exists() for path in folder.glob(f"{name}*")):
+        return
     aside = folder / ".part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -51,20 +63,23 @@ def save(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer, progres
     files.write_tensors(aside / OPTIMIZER, _moments(model, optimizer))
     progress.noise = model.noise.state()
     files.write_text(aside / PROGRESS, json.dumps(asdict(progress), indent=2) + "\n")
-    final = folder / f"step-{progress.step:08d}"
-    if final.exists():
-        shutil.rmtree(final)
-    aside.rename(final)
-    found = checkpoints(folder)
-    for old in found[:-1]:
-        (old / OPTIMIZER).unlink(missing_ok=True)
-    for old in found[:-keep]:
-        shutil.rmtree(old)
+    aside.rename(folder / (name + PASSING if passing else name))
+    averaged = validated(folder, keep)
+    for old in checkpoints(folder)[:-1]:
+        if old in averaged:
+            (old / OPTIMIZER).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(old)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("step-*"))
+
+
+def validated(folder: Path, keep: int) -> list[Path]:
+    """The last `keep` checkpoints that were validated, oldest first: those that are averaged."""
+    return [path for path in checkpoints(folder) if path.suffix != PASSING][-keep:]
 
 
 def restore(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progress | None:
@@ -80,14 +95,16 @@ def restore(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> P
         for parameter in group["params"]:
             name = names[id(parameter)]
             if f"step/{name}" in stored:
-                optimizer.state[parameter] = {moment: stored[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS}
+                optimizer.state[parameter] = {
+                    moment: stored[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS
+                }
     model.noise.restore(progress.noise)
     return progress
 
 
-def average(folder: Path) -> dict[str, Tensor]:
-    """The mean of the weights of all checkpoints in `folder`."""
-    found = checkpoints(folder)
+def average(folder: Path, keep: int) -> dict[str, Tensor]:
+    """The mean of the weights of the last `keep` checkpoints in `folder` that were validated."""
+    found = validated(folder, keep)
     total: dict[str, Tensor] = {}
     for path in found:
         for name, tensor in _read(path / MODEL).items():

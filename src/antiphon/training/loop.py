@@ -84,9 +84,9 @@ class Trainer:
                 self._update(batches, log)
                 self._validate_if_due(log)
                 if time.monotonic() - self.saved > SAVE_SECONDS:
-                    self._save()
+                    self._save(passing=True)
         if not self.progress.finished:
-            self._save()
+            self._save(passing=True)
         return self.progress
 
     def share(self) -> float:
@@ -123,7 +123,7 @@ class Trainer:
         nll = 0.0
         for batch in chosen:
             loss, part = batch_loss(self.model, batch, config.label_smoothing, self.dtype)
-            (loss / num_tokens).backward()
+            (loss / num_tokens).backward()  # type: ignore[no-untyped-call]
             nll += part.item()
         norm = clip_gradients(self.model, config.clip_norm).item()
         for group in self.optimizer.param_groups:
@@ -135,7 +135,14 @@ class Trainer:
         seconds = time.perf_counter() - start
         progress.seconds += seconds
         report = StepReport(
-            progress.step, nll / num_tokens, rate, norm, num_tokens, num_tokens / seconds, progress.seconds, self.share()
+            progress.step,
+            nll / num_tokens,
+            rate,
+            norm,
+            num_tokens,
+            num_tokens / seconds,
+            progress.seconds,
+            self.share(),
         )
         if not math.isfinite(report.loss):
             raise ValueError(
@@ -167,13 +174,18 @@ class Trainer:
         elif config.patience and progress.stale >= config.patience:
             progress.finished = f"no gain in {progress.stale} validations"
         progress.seconds += time.perf_counter() - start
-        line = {"step": progress.step, "dev_loss": found.loss, f"dev_{found.metric}": found.value, "seconds": progress.seconds}
+        line = {
+            "step": progress.step,
+            "dev_loss": found.loss,
+            f"dev_{found.metric}": found.value,
+            "seconds": progress.seconds,
+        }
         log.write(json.dumps(line) + "\n")
         self._save()
         self.listener.validated(progress.step, found, best)
 
-    def _save(self) -> None:
-        checkpoint.save(self.checkpoints, self.model, self.optimizer, self.progress, self.config.average)
+    def _save(self, passing: bool = False) -> None:
+        checkpoint.save(self.checkpoints, self.model, self.optimizer, self.progress, self.config.average, passing)
         self.saved = time.monotonic()
 
 

@@ -65,5 +65,7 @@ def cross_entropy(
     if features.dtype == torch.float64:
         dtype = torch.float64
     with torch.autocast(features.device.type, enabled=False):
-        loss, nll = _LinearCrossEntropy.apply(features, weight, targets, smoothing, dtype)
+        loss, nll = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            features, weight, targets, smoothing, dtype
+        )
     return loss, nll.detach()

@@ -35,7 +35,7 @@ def fastest_precision(model: Seq2Seq, batch: Batch) -> torch.dtype:
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            batch_loss(model, batch, 0.1, dtype)[0].backward()
+            batch_loss(model, batch, 0.1, dtype)[0].backward()  # type: ignore[no-untyped-call]
             times.append(time.perf_counter() - start)
             model.zero_grad(set_to_none=True)
         seconds[dtype] = min(times)

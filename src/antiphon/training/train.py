@@ -3,31 +3,46 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from antiphon import metrics, run
+from antiphon import metrics, run, tokenizer
 from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.run import CHECKPOINTS, METRICS, Facts, Model
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
-from antiphon.training import checkpoint
-from antiphon.training.loop import Listener, StepReport, Trainer, Validation
+from antiphon.training import checkpoint, loop
+from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.precision import batch_loss, fastest_precision
 
 
-class Silence:
-    """A listener that does not listen."""
+class Listener(loop.Listener, Protocol):
+    """What wants to know how a training goes, from its beginning."""
+
+    def started(self, model: Model, resumed: bool) -> None: ...
+
+
+class Listeners:
+    """Several listeners as one; none is silence."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self.listeners = listeners
+
+    def started(self, model: Model, resumed: bool) -> None:
+        for listener in self.listeners:
+            listener.started(model, resumed)
 
     def stepped(self, report: StepReport) -> None:
-        pass
+        for listener in self.listeners:
+            listener.stepped(report)
 
     def validated(self, step: int, validation: Validation, best: bool) -> None:
-        pass
+        for listener in self.listeners:
+            listener.validated(step, validation, best)
 
 
 def train(
@@ -42,16 +57,16 @@ def train(
 ) -> Model:
     """Trains a model that imitates `pairs` (a file, or pairs) and returns it; everything is kept in the folder `out`.
 
-    dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. config: all settings; None:
-    the preset for the size of the data. resume: go on with the run in `out`, with its settings (config: only other
-    limits). wanted: asked after each update; once False, the run is saved and can be resumed. Raises ValueError, in a
-    sentence, for data or settings that cannot be, before anything is written.
+    dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. config: all settings;
+    None: the preset for the size of the data. resume: go on with the run in `out`, with its settings (config: only
+    other limits). wanted: asked before each update; once False, the run is saved and can be resumed. Raises
+    ValueError, in a sentence, for data or settings that cannot be, before anything is written.
     """
     out = Path(out)
     if resume:
         config = _stored_config(out, config)
-    elif (out / run.CONFIG).exists():
-        raise ValueError(f"{out}: there is a run already; go on with it (resume), or choose another folder.")
+    else:
+        refuse_existing(out)
     train_pairs = read_pairs(pairs) if isinstance(pairs, str | Path) else list(pairs)
     if config is None:
         config = load_config(preset_for(len(train_pairs)), None)
@@ -60,7 +75,17 @@ def train(
     else:
         dev_pairs = read_pairs(dev) if isinstance(dev, str | Path) else list(dev)
     prepared = _resume(out, config, train_pairs, dev_pairs) if resume else _prepare(out, config, train_pairs, dev_pairs)
-    return _fit(out, *prepared, listener or Silence(), wanted)
+    listener = listener or Listeners()
+    listener.started(prepared[0], resume)
+    return _fit(out, *prepared, listener, wanted)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raises ValueError when `out` holds a run, or cannot be a folder."""
+    if (out / run.CONFIG).exists():
+        raise ValueError(f"{out}: there is a run already; go on with it (--resume), or choose another folder.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; choose another folder for the run.")
 
 
 def _prepare(
@@ -77,12 +102,12 @@ def _prepare(
     if config.training.precision == "auto":
         first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
         decided["precision"] = str(fastest_precision(model.network.train(), first)).removeprefix("torch.")
-    tokenizer = {
+    kinds = {
         "source": tokenizers.source.kind,
         "target": tokenizers.target.kind,
         "joint": tokenizers.joint,
     }
-    model.config = changed(config, {"training": decided, "tokenizer": tokenizer})
+    model.config = changed(config, {"training": decided, "tokenizer": kinds})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     (out / METRICS).unlink(missing_ok=True)
     model.save_settings(out)
@@ -92,7 +117,7 @@ def _prepare(
 def _resume(
     out: Path, config: Config, train_pairs: list[Pair], dev_pairs: list[Pair]
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
-    tokenizers = run.tokenizer.load(out)
+    tokenizers = tokenizer.load(out)
     facts = run.read_facts(out)
     data = _encode(train_pairs, tokenizers, config, "training data")
     if data.fingerprint() != facts.fingerprint:
@@ -150,8 +175,9 @@ def _fit(
 
 def _keep_better(out: Path, model: Model, validator: "Validator", best: float | None) -> None:
     """The average of the last checkpoints, if it is better on the dev set than the best one; else that."""
-    if len(checkpoint.checkpoints(out / CHECKPOINTS)) > 1:
-        checkpoint.load_parameters(model.network, checkpoint.average(out / CHECKPOINTS))
+    keep = model.config.training.average
+    if len(checkpoint.validated(out / CHECKPOINTS, keep)) > 1:
+        checkpoint.load_parameters(model.network, checkpoint.average(out / CHECKPOINTS, keep))
         with torch.inference_mode():
             if best is None or validator().score > best:
                 model.save_weights(out)
@@ -194,8 +220,9 @@ def _encode(pairs: list[Pair], tokenizers: TokenizerPair, config: Config, what: 
     data = EncodedPairs(pairs, tokenizers, config.training.max_length)
     if not len(data):
         raise ValueError(
-            f"{what}: no pair can be used: of {len(pairs)}, {data.num_empty} have an empty side and {data.num_too_long} have more than "
-            f"{config.training.max_length} tokens on one; check the file, or raise training.max_length."
+            f"{what}: no pair can be used: of {len(pairs)}, {data.num_empty} have an empty side and "
+            f"{data.num_too_long} have more than {config.training.max_length} tokens on one; "
+            "check the file, or raise training.max_length."
         )
     return data
 
@@ -204,8 +231,8 @@ def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config) -> Facts:
     return Facts(
         train_pairs=len(data),
         dev_pairs=len(dev_data),
-        empty_pairs=data.num_empty,
-        too_long_pairs=data.num_too_long,
+        empty_pairs=data.num_empty + dev_data.num_empty,
+        too_long_pairs=data.num_too_long + dev_data.num_too_long,
         longest_source=int(data.sources.lengths.max()),
         longest_target=int(data.targets.lengths.max()),
         length_ratio=round(float(np.quantile(data.targets.lengths / data.sources.lengths, 0.999)), 4),

@@ -1,7 +1,8 @@
 """The corpora that ship with Antiphon: made or read on the spot, from a seed.
 
-Each has training pairs, held-out pairs that no training pair gives away, and a few sources to show first. A corpus
-lives in a module of its own, imported when it is asked for; two of them need a package that an extra brings.
+Each has training pairs, held-out pairs that no training pair gives away, and a few sources to show first. A
+corpus lives in a module of its own, imported when it is asked for; two of them need a package that an extra
+brings.
 """
 
 from dataclasses import dataclass
@@ -33,9 +34,7 @@ def build(name: str, seed: int, num_train: int, num_held_out: int) -> Corpus:
     if name not in CORPORA:
         raise ValueError(f"corpus {name!r} is not known; there are {', '.join(CORPORA)}.")
     if num_train < 0 or num_held_out < 0:
-        raise ValueError(
-            f"corpus {name}: {num_train} and {num_held_out} pairs were asked for; ask for 0 or more."
-        )
+        raise ValueError(f"corpus {name}: {num_train} and {num_held_out} pairs were asked for; ask for 0 or more.")
     try:
         module = import_module(_MODULES[name])
     except ModuleNotFoundError as error:
@@ -43,8 +42,7 @@ def build(name: str, seed: int, num_train: int, num_held_out: int) -> Corpus:
         if package is None or error.name is None or error.name.split(".")[0] != package:
             raise
         raise ValueError(
-            f"corpus {name} needs the package {package}, which is not installed; "
-            f'run: pip install "antiphon[{name}]".'
+            f'corpus {name} needs the package {package}, which is not installed; run: pip install "antiphon[{name}]".'
         ) from None
     train, held_out = module.build(seed, num_train, num_held_out)
     return Corpus(name, train, held_out, list(module.SHOWCASE))

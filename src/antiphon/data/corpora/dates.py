@@ -1,9 +1,9 @@
 """Dates as people write them in many languages, and in ISO 8601: "2 juillet 1998" is 1998-07-02.
 
-Texts come from Babel: the short, medium, long and full format of each locale and a few more. So that a text has
-one reading, formats with a year of two digits are left out, and so are the all-number formats of American English
-(month first): what is all numbers is day, month, year, or begins with the year. No-break spaces become plain
-ones. All spellings of a date are held out together.
+Texts come from Babel: the short, medium, long and full format of each locale and a few more. So that a text
+has one reading, formats with a year of two digits are left out, and so are the all-number formats of
+American English (month first): what is all numbers is day, month, year, or begins with the year. No-break
+spaces become plain ones. All spellings of a date are held out together.
 """
 
 import zlib
@@ -50,9 +50,7 @@ def formats() -> tuple[tuple[Locale, DateTimePattern], ...]:
 
 def _formats_of(locale: Locale) -> Iterator[tuple[Locale, DateTimePattern]]:
     found = {locale.date_formats[width].pattern for width in _WIDTHS}
-    found |= {
-        locale.datetime_skeletons[name].pattern for name in _SKELETONS if name in locale.datetime_skeletons
-    }
+    found |= {locale.datetime_skeletons[name].pattern for name in _SKELETONS if name in locale.datetime_skeletons}
     for text in sorted(found):
         month_is_a_word = "MMM" in text or "LLL" in text
         if "yy" not in text.replace("yyyy", "y") and (month_is_a_word or str(locale) != "en"):
@@ -84,6 +82,4 @@ def _check(wanted: int, days: int) -> None:
     # Half of what there is, so that drawing distinct pairs at random always ends soon.
     most = days * len(formats()) // 2 // HELD_OUT_ONE_IN
     if wanted > most:
-        raise ValueError(
-            f"corpus dates: {wanted} pairs were asked for, but it gives {most} at most; ask for fewer."
-        )
+        raise ValueError(f"corpus dates: {wanted} pairs were asked for, but it gives {most} at most; ask for fewer.")

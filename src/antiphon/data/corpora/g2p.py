@@ -1,7 +1,7 @@
 """English words and how they are said: "knight", "N AY T", from the CMU Pronouncing Dictionary.
 
-Words are of letters and apostrophes; of several pronunciations the first one is taken, without its stress marks.
-Words are held out one by one, so an inflected form of a held-out word may be in training.
+Words are of letters and apostrophes; of several pronunciations the first one is taken, without its stress
+marks. Words are held out one by one, so an inflected form of a held-out word may be in training.
 """
 
 import re
@@ -32,7 +32,7 @@ def build(seed: int, num_train: int, num_held_out: int) -> tuple[list[Pair], lis
     for kind, found, wanted in (("training", train, num_train), ("held-out", held_out, num_held_out)):
         if wanted > len(found):
             raise ValueError(
-                f"corpus g2p: {wanted} {kind} pairs were asked for, but there are {len(found)}; ask for fewer."
+                f"corpus g2p: {wanted} {kind} pairs were asked for, but it has {len(found)}; ask for fewer."
             )
     return train[:num_train], held_out[:num_held_out]
 

@@ -1,31 +1,35 @@
 """English-French sentences from a synchronous grammar written for this project.
 
-A derivation (`syntax.Sentence`) is drawn once and read in both languages (`english.render`, `french.render`).
+A derivation (`syntax.Sentence`) is drawn once and read in both languages (`english.render`,
+`french.render`).
 
 What is covered: gender and number agreement of articles, adjectives (before and after the noun; bel, vieil,
-nouvel), possessives (mon école), demonstratives (cet) and participles; elision and contraction; partitives, and
-"de" after a negation; présent, passé composé, imparfait, plus-que-parfait, futur, conditionnel, and infinitives
-after can, must, want, going to; participles that agree with the subject (être) or with a direct object before the
-verb (avoir); negation (ne ... pas, jamais, plus); yes-no and wh-questions; object pronouns, alone and in twos;
-relative clauses with qui and que; "il y a"; genitives, quantities, numbers, adverbs, places, times; coordination.
+nouvel), possessives (mon école), demonstratives (cet) and participles; elision and contraction; partitives,
+and "de" after a negation; présent, passé composé, imparfait, plus-que-parfait, futur, conditionnel, and
+infinitives after can, must, want, going to; participles that agree with the subject (être) or with a direct
+object before the verb (avoir); negation (ne ... pas, jamais, plus); yes-no and wh-questions; object
+pronouns, alone and in twos; relative clauses with qui and que; "il y a"; genitives, quantities, numbers,
+adverbs, places, times; coordination.
 
-The mapping is a function: one English sentence has one French one. Where English leaves a choice, the rule is:
+The mapping is a function: one English sentence has one French one. Where English leaves a choice, the rule
+is:
 
 - "you" is vous, to one man; "I" and "we" are men speaking; "he" and "it" are il, "they" is ils.
 - The objects "him" and "it" are le, "her" is la, "them" is les with the masculine plural; "friend" is ami.
 - The simple past and the present perfect are passé composé; of be, have, love and know the simple past is
   imparfait. "Was ...ing" and "used to" are imparfait. Present and present progressive are présent.
-- "Is going to" with a verb is aller with an infinitive; "can" is pouvoir, "must" devoir, "want" and "would like"
-  vouloir.
+- "Is going to" with a verb is aller with an infinitive; "can" is pouvoir, "must" devoir, "want" and "would
+  like" vouloir.
 - "Know" is connaître; "some" is du, de la or des (de before an adjective and a plural); of a negated verb's
-  object "a" and "any" are de.
+  direct object "a" and "any" are de.
 
-What is not: contractions (don't), imperatives, reflexives, comparatives, the passive, the subjunctive; "we" and
-"you" in the imparfait, futur and conditionnel of verbs other than être, avoir and "would like".
+What is not: contractions (don't), imperatives, reflexives, comparatives, the passive, the subjunctive; "we"
+and "you" in the imparfait, futur and conditionnel of verbs other than être and "would like".
 
-Some (subject noun, verb, object noun) triples are held out, whatever the seed: no training sentence contains one,
-in any tense, number or construction, so a held-out sentence can only be translated by putting known parts
-together. The object of a triple is what is given, not to whom; for talk to and answer it is the person.
+Some (subject noun, verb, object noun) triples are held out, whatever the seed: no training sentence
+contains one, in any tense, number or construction, so a held-out sentence can only be translated by putting
+known parts together. The object of a triple is what is given, not to whom; for talk to and answer it is the
+person.
 """
 
 import zlib

@@ -1,7 +1,7 @@
 """French sentences from derivations: agreement, clitic pronouns, negation, elision, contraction.
 
-Each function returns words as a dictionary has them ("de le ami"); `surface` writes them together ("de l'ami"). This file
-knows no English.
+Each function returns words as a dictionary has them ("de le ami"); `surface` writes them together ("de
+l'ami"). This file knows no English.
 """
 
 from functools import cache
@@ -142,7 +142,7 @@ def agreement_of(part: Subject | Object) -> int:
 
 
 def _clitics(clause: Clause) -> tuple[list[str], int]:
-    """Pronouns before the verb, in order, and what a participle with avoir agrees with: a direct object before it."""
+    """Pronouns before the verb, in order, and what a participle with avoir agrees with: an earlier object."""
     thing, recipient = clause.object, clause.recipient
     if clause.verb.indirect:
         thing, recipient = None, thing
@@ -193,10 +193,8 @@ def _subject(subject: Subject) -> list[str]:
 def noun_phrase(phrase: NounPhrase, negated: bool = False) -> list[str]:
     """The words of a noun phrase; as the object of a negated verb "un" and "des" are "de"."""
     head = _head(phrase)
-    if negated and phrase.determiner in ("a", "some"):
-        words = ["de", *head]
-    else:
-        words = [*_determiner(phrase, head[0]), *head]
+    bare = negated and phrase.determiner in ("a", "some")
+    words = [*(["de"] if bare else _determiner(phrase, head[0])), *head]
     if phrase.possessor is not None:
         words += ["de", *noun_phrase(phrase.possessor)]
     if phrase.relative is not None:

@@ -1,8 +1,8 @@
 """Random derivations of the English-French grammar.
 
-`generate` draws sentences without end from a `random.Random`. The weights below keep every word form and construction
-frequent enough to be learned from some hundred thousand sentences. This file knows neither English nor French word
-order, and nothing of what is held out.
+`generate` draws sentences without end from a `random.Random`. The weights below keep every word form and
+construction frequent enough to be learned from some hundred thousand sentences. This file knows neither
+English nor French word order, and nothing of what is held out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,6 @@ def _pick(rng: Random, choices: Sequence[T]) -> T:
 
 
 _BE = VERBS["be"]
-_HAVE = VERBS["have"]
 _GIVING = tuple(verb for verb in VERBS.values() if verb.giving)
 _INDIRECT = tuple(verb for verb in VERBS.values() if verb.indirect)
 _DIRECT = tuple(verb for verb in VERBS.values() if verb.objects and not verb.giving and not verb.indirect)
@@ -95,11 +94,15 @@ _FORM_WEIGHTS = {
     "would like to": 2,
     "going to": 2,
 }
-# I, he, she, it and they come in every form; of most verbs we and you only in the present, the compound tenses and
-# before an infinitive, which spares two forms of each verb in three tenses.
+# I, he, she, it and they come in every form; we and you, but for être, only in the present, the compound
+# tenses and before an infinitive, which spares two forms of each verb in three tenses.
 _NOT_WITH_WE = frozenset({"past progressive", "used to", "future", "conditional", "wanted to"})
 # Forms that no other person shares are drawn twice as often: je chanterai, nous chantons.
-_OWN_FORMS = {FIRST: _NOT_WITH_WE, FIRST_PLURAL: frozenset({"present"}), SECOND: frozenset({"present"})}
+_OWN_FORMS = {
+    FIRST: _NOT_WITH_WE | {"present"},
+    FIRST_PLURAL: frozenset({"present"}),
+    SECOND: frozenset({"present"}),
+}
 _COMPOUND = frozenset({"past", "perfect", "pluperfect"})
 _PROGRESSIVE = frozenset({"progressive", "past progressive"})
 _HELPED_BY_WISH = frozenset({"want to", "wanted to", "would like to"})
@@ -121,16 +124,14 @@ _CONNECTIVES = tuple(CONNECTIVES)
 
 _POLARITIES: tuple[Polarity, ...] = _weighted({"": 76, "not": 14, "never": 6, "no longer": 4})
 _ASKED_POLARITIES: tuple[Polarity, ...] = _weighted({"": 94, "not": 6})
-_SUBJECT_PRONOUNS = _weighted({"I": 26, "you": 12, "he": 14, "she": 18, "it": 4, "we": 12, "they": 14})
+_SUBJECT_PRONOUNS = _weighted({"I": 30, "you": 12, "he": 14, "she": 18, "it": 4, "we": 12, "they": 14})
 _PEOPLE_AS_OBJECTS = ("me", "you", "him", "her", "her", "her", "us", "it", "them", "them")
 _THINGS_AS_OBJECTS = ("it", "it", "them")
 _RECIPIENTS = ("me", "you", "him", "her", "us", "them", "them")
 
 _PRONOUN_OF = {pronoun.english_object: pronoun for pronoun in PRONOUNS.values()}
 _LOCATIVE = ("in", "in", "in", "under", "on", "behind", "in front of", "near", "near")
-_PLACES = _weighted(
-    {PREPOSITIONS[name]: 1 for name in _LOCATIVE} | {PREPOSITIONS["in"]: 3, PREPOSITIONS["near"]: 2}
-)
+_PLACES = _weighted({PREPOSITIONS[name]: 1 for name in _LOCATIVE} | {PREPOSITIONS["in"]: 3, PREPOSITIONS["near"]: 2})
 _TIMES_OF = {name: tuple(time for time in TIMES.values() if name in time.forms) for name in FORMS}
 
 
@@ -176,7 +177,7 @@ def _statement(rng: Random) -> Sentence:
 
 
 def _two_clauses(rng: Random) -> Sentence:
-    """Two short clauses that are both present, both past, or both of the future."""
+    """Two short clauses of one time: both present, both past, both future or both conditional."""
     first, second = _short_clause(rng), _short_clause(rng)
     while _when(second.form) != _when(first.form):
         second = _short_clause(rng)
@@ -186,7 +187,7 @@ def _two_clauses(rng: Random) -> Sentence:
 def _when(form: Form) -> str:
     if form.tense == "présent":
         return "present"
-    return "future" if form.tense in ("futur", "conditionnel") else "past"
+    return form.tense if form.tense in ("futur", "conditionnel") else "past"
 
 
 def _short_clause(rng: Random) -> Clause:
@@ -320,7 +321,7 @@ def _pick_other_owner(rng: Random, noun: Noun) -> Noun:
 
 
 def _adjectives(rng: Random, noun: Noun, rate: float) -> tuple[Adjective, ...]:
-    """None, one, or one of each side in English order: the one that French puts before the noun comes first."""
+    """None, one, or two: then the one that French puts before the noun comes first in English."""
     draw = rng.random()
     if draw >= rate:
         return ()
@@ -335,9 +336,7 @@ def _with_relative(rng: Random, noun: Noun) -> NounPhrase:
     gap = Gap(noun, plural)
     if _BY_OBJECT[noun] and rng.random() < 0.6:
         verb = _pick(rng, _BY_OBJECT[noun])
-        actor = (
-            _pronoun(rng) if rng.random() < 0.4 else _plain_phrase(rng, _pick_other(rng, verb.subjects, gap))
-        )
+        actor = _pronoun(rng) if rng.random() < 0.4 else _plain_phrase(rng, _pick_other(rng, verb.subjects, gap))
         form = _form(rng, verb, actor, compound=True)
         return NounPhrase(determiner, noun, plural, relative=Clause(actor, verb, form, gap))
     verb = _pick(rng, _BY_SUBJECT[noun])
@@ -361,7 +360,7 @@ def _clause(
     timed: bool = True,
     placed: bool = True,
 ) -> Clause:
-    """A clause with all its parts; a `short` one has an object without ornament, and neither place nor time."""
+    """A clause with all its parts; a `short` one has a plain object, and neither place nor time."""
     polarity = _pick(rng, _ASKED_POLARITIES if asked else _POLARITIES)
     form = _form(rng, verb, subject, asked, polarity)
     adverb = _adverb(rng, form) if not polarity and rng.random() < 0.1 else None
@@ -374,9 +373,7 @@ def _clause(
     time = None
     if timed and not short and not (place and adverb) and rng.random() < 0.15:
         time = _time(rng, form)
-    return Clause(
-        subject, verb, form, thing, recipient, adjective, intensifier, polarity, adverb, place, time
-    )
+    return Clause(subject, verb, form, thing, recipient, adjective, intensifier, polarity, adverb, place, time)
 
 
 def _form(
@@ -390,9 +387,7 @@ def _form(
     forms = _forms(verb, subject.person, asked, polarity)
     form = _pick(rng, forms)
     if compound and form.name not in _COMPOUND and rng.random() < 0.6:
-        return FORMS[
-            _pick(rng, ("perfect", "pluperfect") if verb.state else ("past", "past", "perfect", "pluperfect"))
-        ]
+        return FORMS[_pick(rng, ("perfect", "pluperfect") if verb.state else ("past", "past", "perfect", "pluperfect"))]
     return form
 
 
@@ -409,10 +404,12 @@ def _forms(verb: Verb, person: int, asked: bool, polarity: Polarity) -> tuple[Fo
         excluded.add("used to")
     if verb.state:
         excluded |= _HELPED_BY_WISH
-    if person in (FIRST_PLURAL, SECOND) and verb not in (_BE, _HAVE):
+    if person in (FIRST_PLURAL, SECOND) and verb is not _BE:
         excluded |= _NOT_WITH_WE | ({"past"} if verb.state else set())
     own = _OWN_FORMS.get(person, frozenset())
     weights = {name: weight * (2 if name in own else 1) for name, weight in _FORM_WEIGHTS.items()}
+    if not verb.progressive and not verb.state:
+        weights["used to"] *= 3  # the only imparfait of see and hear
     return _weighted({FORMS[name]: weight for name, weight in weights.items() if name not in excluded})
 
 
@@ -445,11 +442,7 @@ def _object_pronoun(rng: Random, choices: Sequence[str], subject: Subject) -> Pr
     """Not "I see me" or "we see me": those would be reflexive."""
     while True:
         pronoun = _PRONOUN_OF[_pick(rng, choices)]
-        if (
-            not isinstance(subject, Pronoun)
-            or _speakers(pronoun) != _speakers(subject)
-            or not _speakers(subject)
-        ):
+        if not isinstance(subject, Pronoun) or _speakers(pronoun) != _speakers(subject) or not _speakers(subject):
             return pronoun
 
 
@@ -462,9 +455,7 @@ def _predicate(rng: Random, subject: Subject) -> Adjective:
         return _pick(rng, _ANY_ADJECTIVE[subject.noun])
     if isinstance(subject, Coordination):
         second = _ANY_ADJECTIVE[subject.second.noun]
-        return _pick(
-            rng, [adjective for adjective in _ANY_ADJECTIVE[subject.first.noun] if adjective in second]
-        )
+        return _pick(rng, [adjective for adjective in _ANY_ADJECTIVE[subject.first.noun] if adjective in second])
     return _pick(rng, _OF_PEOPLE)
 
 
@@ -498,6 +489,4 @@ _TAKING_PEOPLE = frozenset(verb for verb in VERBS.values() if NOUNS["man"] in ve
 _OBJECT_PRONOUNS = {
     verb: _PEOPLE_AS_OBJECTS if verb in _TAKING_PEOPLE else _THINGS_AS_OBJECTS for verb in VERBS.values()
 }
-_MOVABLE = tuple(
-    noun for noun in NOUNS.values() if noun.kinds & {"person", "animal", "thing", "food", "mass"}
-)
+_MOVABLE = tuple(noun for noun in NOUNS.values() if noun.kinds & {"person", "animal", "thing", "food", "mass"})

@@ -1,8 +1,8 @@
 """The words of the English-French grammar, both languages side by side.
 
-Here live nouns, adjectives, verbs, pronouns, adverbs, times and places as tables, and the records they are read into.
-English inflection is spelled out; French conjugation is worked out from the few forms a dictionary gives (see
-`conjugate`). This file knows no sentence.
+Here live nouns, adjectives, verbs, pronouns, adverbs, times and places as tables, and the records they are
+read into. English inflection is spelled out; French conjugation is worked out from the few forms a
+dictionary gives (see `conjugate`). This file knows no sentence.
 """
 
 from collections.abc import Mapping
@@ -60,8 +60,8 @@ class Conjugation:
 class Verb:
     """A verb of both languages, and what it goes with.
 
-    A `state` has no progressive in English, and its simple past is an imparfait. `progressive` is False too for see
-    and hear. The object of an `indirect` verb takes "à" in French; a `giving` verb has a recipient as well.
+    A `state` has no progressive in English, and its simple past is an imparfait. `progressive` is False too
+    for see and hear. The object of an `indirect` verb takes "à" in French; a `giving` verb has a recipient.
     """
 
     base: str
@@ -86,7 +86,7 @@ class Verb:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pronoun:
-    """A personal or asking pronoun; `person` is its row in a conjugation, gender and number are for adjectives."""
+    """A personal or asking pronoun; `person` is its place in a conjugation, the rest is for adjectives."""
 
     english: str
     english_object: str
@@ -126,7 +126,7 @@ class Preposition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """A form of the English verb and the French tense it stands for; `helper` is a French verb before an infinitive."""
+    """A form of the English verb and its French tense; `helper` is a French verb before an infinitive."""
 
     name: str
     tense: Tense
@@ -154,11 +154,11 @@ mother mothers mère mères f person
 father fathers père pères m person
 cat cats chat chats m animal
 dog dogs chien chiens m animal
-mouse mice souris souris f animal
-bird birds oiseau oiseaux m animal
+mouse mice souris souris f animal,prey
+bird birds oiseau oiseaux m animal,prey
 horse horses cheval chevaux m animal
 cow cows vache vaches f animal
-rabbit rabbits lapin lapins m animal
+rabbit rabbits lapin lapins m animal,prey
 wolf wolves loup loups m animal
 bee bees abeille abeilles f animal
 owl owls hibou hiboux m animal
@@ -209,13 +209,13 @@ park parks parc parcs m place
 museum museums musée musées m place
 """
 
-# English, French masculine / feminine / masculine plural / feminine plural, place, kinds ("bel" and the like: below).
+# English, French masculine, feminine and their plurals, where it stands, kinds.
 _ADJECTIVES = """
 beautiful beau belle beaux belles before person,animal,thing,seen,place,heard
 small petit petite petits petites before person,animal,thing,seen,place,food
 big grand grande grands grandes before person,animal,thing,seen,place,food
 old vieux vieille vieux vieilles before person,animal,thing,seen,place,heard
-new nouveau nouvelle nouveaux nouvelles before thing,seen,place,heard
+new nouveau nouvelle nouveaux nouvelles before person,thing,seen,place,heard
 good bon bonne bons bonnes before person,food,mass,thing,heard
 bad mauvais mauvaise mauvais mauvaises before food,mass,thing,heard
 young jeune jeune jeunes jeunes before person,animal
@@ -243,7 +243,7 @@ French français française français françaises after person,thing,mass,heard
 """
 _BEFORE_VOWEL = {"beau": "bel", "vieux": "vieil", "nouveau": "nouvel"}
 
-# Infinitive, present of je / il / nous / vous / ils, future stem, past participle. "-er" alone: a regular verb.
+# Infinitive, present of je, il, nous, vous and ils, future stem, past participle. But for regular ones.
 _FRENCH_VERBS = """
 être suis est sommes êtes sont ser été
 avoir ai a avons avez ont aur eu
@@ -270,9 +270,9 @@ courir cours court courons courez courent courr couru
 venir viens vient venons venez viennent viendr venu
 partir pars part partons partez partent partir parti
 """
-_WITH_ETRE = frozenset("aller venir arriver partir tomber rester".split())
+_WITH_ETRE = frozenset({"aller", "venir", "arriver", "partir", "tomber", "rester"})
 
-# English base, third person, past, participle, gerund, particle (- for none); French; subjects; objects; remarks.
+# English base, third person, past, participle, gerund, particle or -; French; subjects; objects; remark.
 _VERBS = """
 be is was been being - être person,animal,thing,seen,place,food,mass,heard - state
 have has had had having - avoir person animal,thing,food state
@@ -280,14 +280,14 @@ love loves loved loved loving - aimer person,animal person,animal,food,mass,hear
 know knows knew known knowing - connaître person person,animal,heard,place state
 see sees saw seen seeing - voir person,animal person,animal,thing,seen,place,food still
 hear hears heard heard hearing - entendre person,animal person,animal,heard still
-eat eats ate eaten eating - manger person,animal food,eaten,animal -
+eat eats ate eaten eating - manger person,animal food,eaten,prey -
 drink drinks drank drunk drinking - boire person,animal drunk -
 look looks looked looked looking at regarder person,animal person,animal,thing,seen,place -
 look looks looked looked looking for chercher person,animal person,animal,thing,food,place -
 wait waits waited waited waiting for attendre person,animal person,animal -
 find finds found found finding - trouver person,animal person,animal,thing,food -
 follow follows followed followed following - suivre person,animal person,animal -
-catch catches caught caught catching - attraper person,animal animal -
+catch catches caught caught catching - attraper person,animal person,animal -
 buy buys bought bought buying - acheter person food,mass,thing,animal -
 sell sells sold sold selling - vendre person food,mass,thing,animal -
 take takes took taken taking - prendre person thing,food,mass -
@@ -402,8 +402,7 @@ def _columns(table: str) -> list[list[str]]:
 
 def _conjugations() -> dict[str, Conjugation]:
     known = {
-        row[0]: conjugate(row[0], tuple(row[1:6]), future=row[6], participle=row[7])
-        for row in _rows(_FRENCH_VERBS)
+        row[0]: conjugate(row[0], tuple(row[1:6]), future=row[6], participle=row[7]) for row in _rows(_FRENCH_VERBS)
     }
     for row in _rows(_VERBS):
         infinitive = row[6]
@@ -417,6 +416,34 @@ def _conjugations() -> dict[str, Conjugation]:
 def _with_kinds(kinds: str) -> tuple[Noun, ...]:
     wanted = frozenset(kinds.split(","))
     return tuple(noun for noun in NOUNS.values() if noun.kinds & wanted)
+
+
+def _adjective(row: list[str]) -> Adjective:
+    english, masculine, feminine, masculine_plural, feminine_plural, place, kinds = row
+    return Adjective(
+        english,
+        masculine,
+        _BEFORE_VOWEL.get(masculine, masculine),
+        feminine,
+        masculine_plural,
+        feminine_plural,
+        before=place == "before",
+        kinds=frozenset(kinds.split(",")),
+    )
+
+
+def _pronoun(row: list[str]) -> Pronoun:
+    english, english_object, french, french_object, recipient, person, gender, number = row
+    return Pronoun(
+        english,
+        english_object,
+        french,
+        french_object,
+        recipient,
+        person=int(person),
+        feminine=gender == "f",
+        plural=number == "p",
+    )
 
 
 def _verb(row: list[str]) -> Verb:
@@ -441,32 +468,16 @@ def _verb(row: list[str]) -> Verb:
 
 
 NOUNS = {
-    row[0]: Noun(row[0], row[1], row[2], row[3], row[4] == "f", frozenset(row[5].split(",")))
-    for row in _rows(_NOUNS)
+    row[0]: Noun(row[0], row[1], row[2], row[3], row[4] == "f", frozenset(row[5].split(","))) for row in _rows(_NOUNS)
 }
-ADJECTIVES = {
-    row[0]: Adjective(
-        row[0],
-        row[1],
-        _BEFORE_VOWEL.get(row[1], row[1]),
-        *row[2:5],
-        before=row[5] == "before",
-        kinds=frozenset(row[6].split(",")),
-    )
-    for row in _rows(_ADJECTIVES)
-}
+ADJECTIVES = {row[0]: _adjective(row) for row in _rows(_ADJECTIVES)}
 CONJUGATIONS = _conjugations()
 VERBS = {verb.english: verb for verb in map(_verb, _rows(_VERBS))}
-PRONOUNS = {
-    row[0]: Pronoun(*row[:5], person=int(row[5]), feminine=row[6] == "f", plural=row[7] == "p")
-    for row in _rows(_PRONOUNS)
-}
+PRONOUNS = {row[0]: _pronoun(row) for row in _rows(_PRONOUNS)}
 WHO = Pronoun("who", "who", "qui", "qui", "qui", person=THIRD, feminine=False, plural=False)
 WHAT = Pronoun("what", "what", "que", "que", "que", person=THIRD, feminine=False, plural=False)
 PREPOSITIONS = {
-    english: Preposition(
-        tuple(english.split()), tuple(french.split()), tuple(NOUNS[n] for n in nouns.split())
-    )
+    english: Preposition(tuple(english.split()), tuple(french.split()), tuple(NOUNS[n] for n in nouns.split()))
     for english, french, nouns in _columns(_PREPOSITIONS)
 }
 TIMES = {

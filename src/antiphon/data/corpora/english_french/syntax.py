@@ -1,7 +1,8 @@
 """Derivations of the English-French grammar: the trees that both languages are read from.
 
-Only what both languages share is in a tree: which noun, which number, which tense, what is asked. Neither word order
-nor agreement is; `english.py` and `french.py` supply them. `triples` says who does what to whom in a tree.
+Only what both languages share is in a tree: which noun, which number, which tense, what is asked. Neither
+word order nor agreement is; `english.py` and `french.py` supply them. `triples` says who does what to whom
+in a tree.
 """
 
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A clause said or asked. `asked` is what an "object" question asks for; `second` follows a `connective`."""
+    """A clause said or asked; `asked` is what an "object" question is about; `connective` joins `second`."""
 
     clause: Clause
     mood: Mood = "statement"
@@ -127,7 +128,7 @@ Triple = tuple[str, str, str]
 
 
 def triples(sentence: Sentence) -> Iterator[Triple]:
-    """Every (subject noun, verb, object noun) of a sentence, in English base forms, relative clauses included."""
+    """Every (subject noun, verb, object noun) of a sentence in English, also those of relative clauses."""
     if isinstance(sentence.asked, NounPhrase):
         yield from _triples_of_phrase(sentence.asked)
     yield from _triples_of_clause(sentence.clause)

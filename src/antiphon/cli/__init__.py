@@ -1,0 +1,42 @@
+"""The command line: one file a verb, each turning flags into one function call.
+
+A user's mistake ends with one sentence on stderr and exit code 2. Whatever is heavy is imported inside the verbs.
+"""
+
+import os
+import sys
+
+import typer
+
+from antiphon.cli.demo import demo
+from antiphon.cli.evaluate import evaluate
+from antiphon.cli.generate import generate
+from antiphon.cli.inspect import inspect
+from antiphon.cli.serve import serve
+from antiphon.cli.train import train
+
+app = typer.Typer(
+    name="antiphon",
+    help="Encoder-decoder models from a file of pairs: trained, measured, served.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (train, generate, evaluate, serve, inspect, demo):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user becomes a sentence, never a traceback."""
+    try:
+        app()
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        print(f"antiphon: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,98 @@
+"""How a training shows itself: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from antiphon.run import Model
+    from antiphon.training.loop import StepReport, Validation
+
+PLAIN_SECONDS = 10  # a plain line at most so often
+SMOOTHING = 0.95
+
+
+class TrainingDisplay:
+    """Listens to a training, and prints."""
+
+    def __init__(self, title: str = "training") -> None:
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal
+        self.title = title
+        self.loss = self.speed = 0.0
+        self.dev = ""
+        self.printed = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task(title, total=1.0, numbers="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def started(self, model: "Model", resumed: bool) -> None:
+        facts, config = model.facts, model.config
+        self.console.print(
+            f"{facts.train_pairs:,} pairs to learn from, {facts.dev_pairs:,} to measure on{_left_out(model)}; "
+            f"padding {facts.padding_share:.0%}"
+        )
+        shape = config.model
+        self.console.print(
+            f"{shape.encoder} encoder ({shape.encoder_layers}), {shape.decoder} decoder ({shape.decoder_layers}), "
+            f"width {shape.d_model}: {model.network.num_parameters:,} parameters, {config.training.precision}; "
+            f"{model.tokenizers.source.kind} tokens ({model.tokenizers.source.vocab_size:,}) to "
+            f"{model.tokenizers.target.kind} ({model.tokenizers.target.vocab_size:,})"
+            + (", resumed" if resumed else "")
+        )
+
+    def stepped(self, report: "StepReport") -> None:
+        first = self.loss == 0.0
+        self.loss = report.loss if first else SMOOTHING * self.loss + (1 - SMOOTHING) * report.loss
+        speed = report.tokens_per_second
+        self.speed = speed if first else SMOOTHING * self.speed + (1 - SMOOTHING) * speed
+        numbers = f"step {report.step:,}  loss {self.loss:.3f}  {self.speed:,.0f} tokens/s{self.dev}"
+        self.bar.update(self.task, completed=min(report.share, 1.0), numbers=numbers)
+        if not self.live and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            left = report.seconds * (1 - report.share) / max(report.share, 1e-9)
+            self.console.print(f"{self.title}: {min(report.share, 1):.0%}  {numbers}  {_duration(left)} left")
+
+    def validated(self, step: int, validation: "Validation", best: bool) -> None:
+        self.dev = f"  dev {validation.metric} {validation.value:.2f}"
+        if not self.live:
+            mark = " (best)" if best else ""
+            self.console.print(
+                f"{self.title}: step {step:,}  dev loss {validation.loss:.3f}  "
+                f"{validation.metric} {validation.value:.2f}{mark}"
+            )
+
+
+def _left_out(model: "Model") -> str:
+    facts, limit = model.facts, model.config.training.max_length
+    parts = []
+    if facts.empty_pairs:
+        parts.append(f"{facts.empty_pairs:,} with an empty side")
+    if facts.too_long_pairs:
+        parts.append(f"{facts.too_long_pairs:,} with more than {limit} tokens on a side")
+    return f" (left out: {', '.join(parts)})" if parts else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}h{minutes % 60:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,122 @@
+"""`antiphon train`."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from antiphon.cli.flags import Pairs, SourceKey, TargetKey
+
+if TYPE_CHECKING:
+    from antiphon.config import Config
+    from antiphon.training.train import Listener
+
+
+def train(
+    pairs: Pairs,
+    dev: Annotated[
+        str | None, typer.Option(help="Pairs to measure on, never learned from; else some are set aside.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write the model to; else runs/ and the name of PAIRS.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="tiny, small, base or recurrent; else chosen by the number of pairs.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the preset.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, as table.key=value; may be repeated.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train for so many minutes; replaces the preset's limit.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    source_key: SourceKey = "source",
+    target_key: TargetKey = "target",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write RUN/tensorboard (extra: tensorboard).")
+    ] = False,
+) -> None:
+    """Train a model that imitates PAIRS.
+
+    Writes a run folder: settings, tokenizer, the best weights, metrics.jsonl, loss.png and checkpoints. Ctrl-C finishes
+    the step, saves, and says how to go on; a run that was killed goes on too, with --resume.
+    """
+    from antiphon import run
+    from antiphon.cli.progress import TrainingDisplay
+    from antiphon.data.pairs import read_pairs
+    from antiphon.training import train as training
+
+    out = out or Path("runs") / _stem(pairs)
+    words = [
+        *(set_ or []),
+        *([] if minutes is None else [f"training.max_minutes={minutes}", "training.max_steps=0"]),
+    ]
+    settings = _resumed(run.read_config(out), words) if resume else None
+    if not resume:
+        training.refuse_existing(out)
+        _check(preset, config, words)
+    train_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
+    dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
+    settings = settings or _settings(preset, config, words, len(train_pairs))
+    interrupted = _Interrupted()
+    with TrainingDisplay() as display:
+        listeners: list[Listener] = [display]
+        if tensorboard:
+            from antiphon.training.tensorboard import TensorBoard
+
+            listeners.append(TensorBoard(out / "tensorboard"))
+        listener = training.Listeners(listeners)
+        training.train(
+            train_pairs,
+            out,
+            dev=dev_pairs,
+            config=settings,
+            resume=resume,
+            listener=listener,
+            wanted=interrupted.wanted,
+        )
+    if interrupted.caught:
+        typer.echo(f"Stopped and saved. Go on with: antiphon train {pairs} --out {out} --resume")
+        raise typer.Exit(130)
+    typer.echo(f"The model is in {out}. Use it: antiphon generate {out}, or antiphon serve {out}")
+
+
+class _Interrupted:
+    """The first Ctrl-C asks the training to stop after this step; the second one stops at once."""
+
+    def __init__(self) -> None:
+        self.caught = False
+        signal.signal(signal.SIGINT, self._catch)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.caught = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def wanted(self) -> bool:
+        return not self.caught
+
+
+def _stem(pairs: str) -> str:
+    """The name of a run, from that of its file: `data/train.tsv.gz` -> `train`."""
+    name = Path(pairs.split(",")[0]).name.split(".")[0]
+    return name if name not in ("", "-") else "pairs"
+
+
+def _settings(preset: str | None, file: Path | None, words: list[str], num_pairs: int) -> "Config":
+    from antiphon.config import load_config, preset_for
+
+    return load_config(preset or preset_for(num_pairs), file, words)
+
+
+def _check(preset: str | None, file: Path | None, words: list[str]) -> None:
+    """Wrong settings are told before a large file is read."""
+    _settings(preset, file, words, 1)
+
+
+def _resumed(stored: "Config", words: list[str]) -> "Config":
+    from antiphon.config import with_overrides
+
+    return with_overrides(stored, words)

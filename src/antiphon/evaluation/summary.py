@@ -1,0 +1,69 @@
+"""What a run folder holds, in numbers: for `antiphon inspect`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from antiphon import tokenizer
+from antiphon.run import CHECKPOINTS, METRICS, WEIGHTS, read_config, read_facts
+
+
+def summarize(folder: Path) -> dict[str, dict[str, Any]]:
+    """Tables of name and value: model, data, training, and each table of settings. Raises ValueError for no run."""
+    config = read_config(folder)
+    facts = asdict(read_facts(folder))
+    tokenizers = tokenizer.load(folder)
+    return {
+        "model": {
+            "parameters": _parameters(folder / WEIGHTS),
+            "bytes": (folder / WEIGHTS).stat().st_size if (folder / WEIGHTS).exists() else 0,
+            "source_tokens": f"{tokenizers.source.vocab_size} ({tokenizers.source.kind})",
+            "target_tokens": f"{tokenizers.target.vocab_size} ({tokenizers.target.kind})",
+        },
+        "data": facts,
+        "training": _history(folder / METRICS) | {"checkpoints": len(list((folder / CHECKPOINTS).glob("step-*")))},
+        **{f"[{name}]": table for name, table in config.model_dump().items()},
+    }
+
+
+def _parameters(weights: Path) -> int:
+    """Counted from the file's header; 0 before the first weights are written."""
+    if not weights.exists():
+        return 0
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                size = 1
+                for length in file.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    except SafetensorError as error:
+        raise ValueError(f"{weights}: cannot be read as weights ({error}); train again, or restore the file.") from None
+    return total
+
+
+def _history(metrics: Path) -> dict[str, Any]:
+    """The last step and the best validation of metrics.jsonl."""
+    if not metrics.exists():
+        return {}
+    last: dict[str, Any] = {}
+    validations = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # a line that a kill cut short
+            continue
+        if "dev_loss" in entry:
+            validations.append(entry)
+        else:
+            last = entry
+    history: dict[str, Any] = {"steps": last.get("step", 0), "seconds": round(last.get("seconds", 0.0), 1)}
+    if validations:
+        final = {key: round(value, 4) for key, value in validations[-1].items() if key.startswith("dev_")}
+        history |= {f"last_{key}": value for key, value in final.items()}
+        history["validations"] = len(validations)
+    return history
