@@ -23,7 +23,7 @@ MetricName = Literal["auto", "loss", "bleu", "chrf", "exact_match", "wer", "per"
 class Table(BaseModel):
     """A group of settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TokenizerConfig(Table):
@@ -62,7 +62,12 @@ class ModelConfig(Table):
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="share of activations dropped while training")
 
     @model_validator(mode="after")
-    def _check_heads(self) -> Self:
+    def _check_widths(self) -> Self:
+        if self.encoder != "transformer" and self.bidirectional and self.d_model % 2:
+            raise ValueError(
+                f"d_model ({self.d_model}) must be even for an encoder that reads in both directions, half of it each; "
+                "change it, or set bidirectional to false"
+            )
         if "transformer" in (self.encoder, self.decoder):
             if self.d_model % self.num_heads:
                 raise ValueError(
@@ -207,9 +212,9 @@ def with_overrides(config: Config, words: Iterable[str]) -> Config:
     return config
 
 
-def changed(config: Config, overrides: Mapping[str, Mapping[str, Any]]) -> Config:
-    """`config` with some values replaced, checked again. Raises ValueError."""
-    return _checked(_merge(config.model_dump(), overrides), "settings")
+def changed(config: Config, overrides: Mapping[str, Any], place: str = "settings") -> Config:
+    """`config` with some values replaced, checked again. Raises ValueError, with the `place` they come from."""
+    return _checked(_merge(config.model_dump(), overrides), place)
 
 
 def generation_settings(base: GenerationConfig, **settings: Any) -> GenerationConfig:
@@ -265,7 +270,7 @@ def _explain(error: ValidationError, place: str, record: type[Table]) -> str:
     """The first thing that is wrong, as a sentence with its place and what to do."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
-    name = ".".join(path)
+    name = ".".join(path[: 1 if record is not Config else 2])  # what follows is a choice within a union
     if first["type"] == "extra_forbidden":
         owner: Any = record
         for part in path[:-1]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from antiphon import files, tokenizer
-from antiphon.config import Config, GenerationConfig, generation_settings
+from antiphon.config import Config, GenerationConfig, changed, generation_settings
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
@@ -96,7 +96,7 @@ class Model:
         config = read_config(folder)
         model = cls.new(config, tokenizer.load(folder), read_facts(folder))
         load_weights(model.network, folder / WEIGHTS)
-        model.network.eval().to(device)
+        model.network.eval().to(find_device(device))
         return model
 
     def save(self, folder: Path) -> None:
@@ -150,7 +150,7 @@ class Model:
         return [*self.tokenizers.source.encode(text), EOS]
 
     def max_length(self, source_length: int, settings: GenerationConfig) -> int:
-        """The most tokens an output may have; without a setting, a little over what training pairs of its length had."""
+        """The most tokens an output may have; by default a little over what training pairs of its length have."""
         return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
 
     def output(self, hypothesis: Hypothesis) -> Output:
@@ -201,26 +201,42 @@ def load(folder: str | Path, device: str = "cpu") -> Model:
     return Model.load(folder, device)
 
 
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises ValueError for one that cannot be had."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"device {name!r} cannot be had on this machine; take cpu, or auto.") from None
+
+
 def read_config(folder: Path) -> Config:
     """The settings of a run. Raises ValueError when there is no run."""
-    return Config.model_validate(_read_json(folder, CONFIG))
+    return changed(Config(), _read_json(folder, CONFIG), str(folder / CONFIG))
 
 
 def read_facts(folder: Path) -> Facts:
-    return Facts(**_read_json(folder, FACTS))
+    try:
+        return Facts(**_read_json(folder, FACTS))
+    except TypeError as error:
+        message = f"{folder / FACTS}: is not what training writes ({error}); train again, or restore the file."
+        raise ValueError(message) from None
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; give the folder that `antiphon train` wrote.")
     try:
-        found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{folder}: has no {name}, so it is not a trained model; give the folder that `antiphon train` wrote."
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / name}: cannot be read ({error}); train again, or restore the file.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{folder / name}: holds no JSON object; train again, or restore the file.")
     return found
 
 

@@ -31,7 +31,7 @@ for verb in (train, generate, evaluate, serve, inspect, demo):
 def main() -> None:
     """Runs the command line; a mistake of the user becomes a sentence, never a traceback."""
     try:
-        app()
+        app(prog_name="antiphon")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

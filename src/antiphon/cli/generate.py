@@ -19,7 +19,9 @@ BLOCK = 2048  # lines decoded together
 
 def generate(
     run: Run,
-    file: Annotated[str, typer.Argument(help="A file of sources, a line each; - reads standard input.")] = "-",
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A file of sources, a line each; - reads standard input.")
+    ] = "-",
     beam: Beam = None,
     n_best: Annotated[int | None, typer.Option(help="Outputs for each line.", show_default="1")] = None,
     prefix: Annotated[str, typer.Option(help="Every output begins with this.")] = "",

