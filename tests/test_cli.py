@@ -1,4 +1,4 @@
-"""The command line: what each verb prints, and that a user's mistake is one sentence and exit code 2, never a traceback."""
+"""The command line: what each verb prints, and that a mistake is one sentence and exit code 2, never a traceback."""
 
 import gzip
 import io

@@ -35,6 +35,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="antiphon-engine", daemon=True)
         self._closing = False
 
+    @property
+    def num_rows(self) -> int:
+        """Rows in the running batch."""
+        return self._batch.num_rows
+
     def start(self) -> None:
         self._thread.start()
 

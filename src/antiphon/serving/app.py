@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from antiphon import config as settings
 from antiphon.decoding.search import make_search
 from antiphon.engine.engine import Engine
-from antiphon.run import Model
+from antiphon.run import BLANK, Model, Output
 
 MAX_TEXTS = 256
 
@@ -96,15 +96,24 @@ async def _answer(
             raise HTTPException(
                 422, f"text: at most {limit} tokens, found {len(source) - 1} in {text[:40]!r}...; split it."
             )
-    futures = [
-        asyncio.wrap_future(engine.submit(source, make_search(wanted, model.max_length(len(source), wanted), prefix)))
-        for source in sources
+    searches = [make_search(wanted, model.max_length(len(source), wanted), prefix) for source in sources]
+    asked = [
+        asyncio.wrap_future(engine.submit(source, search)) if text.strip() else None
+        for text, source, search in zip(texts, sources, searches, strict=True)
     ]
-    found = await asyncio.gather(*futures)
-    return [[_shown(model.output(hypothesis)) for hypothesis in hypotheses] for hypotheses in found]
+    try:
+        await asyncio.gather(*(future for future in asked if future is not None))
+    finally:
+        for future in asked:
+            if future is not None:
+                future.cancel()
+    return [
+        [_shown(BLANK)] if future is None else [_shown(model.output(hypothesis)) for hypothesis in future.result()]
+        for future in asked
+    ]
 
 
-def _shown(output: Any) -> GeneratedText:
+def _shown(output: Output) -> GeneratedText:
     return GeneratedText(
         text=output.text,
         score=output.score,

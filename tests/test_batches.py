@@ -1,0 +1,156 @@
+"""The batches of an epoch: nothing lost or twice, within the budget, in an order to be taken up again."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.config import TokenizerConfig
+from antiphon.data import batches
+from antiphon.data.batches import EncodedPairs, Ragged, padding_share
+from antiphon.data.pairs import Pair
+from antiphon.tokenizer import BOS, EOS, PAD, TokenizerPair, train_tokenizers
+
+words = st.lists(st.sampled_from("abc"), min_size=1, max_size=9).map(" ".join)
+some_pairs = st.lists(st.builds(Pair, words, words), min_size=1, max_size=40)
+budgets = st.integers(1, 60)
+
+
+@cache
+def tokenizers() -> TokenizerPair:
+    return train_tokenizers([Pair("a b c", "a b c")], TokenizerConfig(source="words", target="words", joint=False))
+
+
+def encoded(pairs: Sequence[Pair], max_length: int = 100) -> EncodedPairs:
+    return EncodedPairs(pairs, tokenizers(), max_length)
+
+
+def decoded(batch: batches.Batch) -> list[Pair]:
+    sides = [(tokenizers().source, batch.source), (tokenizers().target, batch.target_out)]
+    return [
+        Pair(*texts) for texts in zip(*([side.decode(row) for row in ids.tolist()] for side, ids in sides), strict=True)
+    ]
+
+
+@given(some_pairs, budgets, st.integers(0, 9), st.integers(0, 9))
+def test_an_epoch_has_every_pair_once_and_every_batch_within_its_budget(
+    pairs: list[Pair], budget: int, seed: int, epoch: int
+) -> None:
+    found = []
+    for batch in encoded(pairs).batches(budget, seed, epoch):
+        rows, longest = len(batch.source), max(batch.source.shape[1], batch.target_out.shape[1])
+        assert rows == 1 or rows * longest <= budget
+        found += decoded(batch)
+    assert sorted(found) == sorted(pairs)
+
+
+@given(some_pairs, budgets)
+def test_all_pairs_in_order_are_every_pair_once(pairs: list[Pair], budget: int) -> None:
+    data = encoded(pairs)
+    indices = np.concatenate(list(data.in_order(budget)))
+    assert sorted(indices.tolist()) == list(range(len(pairs)))
+    lengths = data.targets.lengths[indices]
+    assert (np.diff(lengths) >= 0).all()
+
+
+@given(some_pairs, budgets, st.integers(0, 9), st.integers(0, 9), st.integers(0, 20))
+def test_skipping_goes_on_where_the_epoch_was_left(
+    pairs: list[Pair], budget: int, seed: int, epoch: int, skip: int
+) -> None:
+    whole = [decoded(batch) for batch in encoded(pairs).batches(budget, seed, epoch)]
+    rest = [decoded(batch) for batch in encoded(pairs).batches(budget, seed, epoch, skip)]
+    assert rest == whole[skip:]
+
+
+def test_the_order_depends_on_the_seed_and_the_epoch_and_nothing_else() -> None:
+    pairs = [Pair("a " * (1 + n % 7), "b " * (1 + n % 5)) for n in range(60)]
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        np.random.seed(seed * 7 + epoch)
+        return [indices.tolist() for indices in encoded(pairs).order(20, seed, epoch)]
+
+    torch.manual_seed(1)
+    first = order(1, 0)
+    torch.manual_seed(2)
+    assert order(1, 0) == first
+    assert order(2, 0) != first
+    assert order(1, 1) != first
+
+
+def test_lengths_are_sorted_within_a_pool_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "POOL", 16)
+    pairs = [Pair("a " * (1 + n % 7), "b") for n in range(60)]
+    found = np.concatenate(list(encoded(pairs).order(20, 1, 0)))
+    assert sorted(found.tolist()) == list(range(60))
+
+
+@given(some_pairs, budgets)
+def test_what_goes_in_is_what_comes_out_shifted_by_the_go(pairs: list[Pair], budget: int) -> None:
+    for source, target_in, target_out in encoded(pairs).batches(budget, 1, 0):
+        assert (target_in[:, 0] == BOS).all()
+        for row_in, row_out in zip(target_in.tolist(), target_out.tolist(), strict=True):
+            length = row_out.index(EOS)
+            assert row_in[1 : length + 1] == row_out[:length]
+            assert all(id == PAD for id in row_in[length + 1 :] + row_out[length + 1 :])
+            assert EOS not in row_in
+            assert PAD not in row_out[:length]
+        for row in source.tolist():
+            assert all(id == PAD for id in row[row.index(EOS) + 1 :])
+
+
+def test_a_batch_knows_its_mask_and_its_tokens() -> None:
+    batch = encoded([Pair("a b", "c"), Pair("a", "b c a")]).batch(np.array([0, 1]))
+    assert batch.source_mask.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.num_target_tokens == 6
+
+
+def test_empty_and_over_long_pairs_are_left_out_and_counted() -> None:
+    pairs = [
+        Pair("a", "b"),
+        Pair("", "b"),
+        Pair("a", "  "),
+        Pair("a b c d", "b"),
+        Pair("a", "b c a b"),
+        Pair("a b c", "a b c"),
+    ]
+    data = encoded(pairs, max_length=3)
+    assert (len(data), data.num_empty, data.num_too_long) == (2, 2, 2)
+    assert data.pairs == [pairs[0], pairs[5]]
+
+
+@given(some_pairs, budgets)
+def test_the_share_of_padding_is_what_an_epoch_has(pairs: list[Pair], budget: int) -> None:
+    padded = real = 0
+    data = encoded(pairs)
+    for source, _, target in data.batches(budget, 0, 0):
+        padded += source.numel() + target.numel()
+        real += int((source != PAD).sum() + (target != PAD).sum())
+    assert padding_share(data, budget) == pytest.approx(1 - real / padded)
+
+
+@given(some_pairs, some_pairs)
+def test_the_fingerprint_tells_data_apart(pairs: list[Pair], others: list[Pair]) -> None:
+    assert (encoded(pairs).fingerprint() == encoded(others).fingerprint()) == (pairs == others)
+    assert encoded(pairs).fingerprint() == encoded(list(pairs)).fingerprint()
+
+
+def test_the_fingerprint_tells_the_sides_and_the_cuts_apart() -> None:
+    variants = [
+        [Pair("a", "b"), Pair("a", "b")],
+        [Pair("b", "a"), Pair("b", "a")],
+        [Pair("a b", "a"), Pair("a", "b")],
+        [Pair("a", "a"), Pair("b a", "b")],
+        [Pair("a", "b")],
+    ]
+    assert len({encoded(pairs).fingerprint() for pairs in variants}) == len(variants)
+
+
+@given(st.lists(st.lists(st.integers(4, 9), max_size=5), min_size=1, max_size=8))
+def test_ragged_lists_come_back_with_their_ends(lists: list[list[int]]) -> None:
+    ragged = Ragged(lists)
+    assert [ragged[index] for index in range(len(lists))] == [[*ids, EOS] for ids in lists]
+    assert ragged.lengths.tolist() == [len(ids) + 1 for ids in lists]

@@ -1,0 +1,180 @@
+"""A model in its folder: loading what is whole, refusing what is not, and text in, text out."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from laws.toys import FAMILIES, word_model
+from safetensors.torch import load_file, save_file
+
+from antiphon import run
+from antiphon.run import Model, Output
+
+SOURCES = ["a b c", "g", "d e f g a b c d", "c", "a a", "f e d c b a"]
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    word_model().save(tmp_path)
+    return tmp_path
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ValueError, match=r"\.$") as caught:
+        Model.load(folder)
+    message = str(caught.value)
+    assert type(caught.value) is ValueError
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "there is no such folder" in refusal(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [run.CONFIG, run.FACTS, "source.tokenizer.json", "target.tokenizer.json", run.WEIGHTS])
+def test_a_missing_file_is_named(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    message = refusal(folder)
+    assert name in message or name == run.WEIGHTS
+    assert str(folder) in message
+
+
+@pytest.mark.parametrize("name", [run.CONFIG, run.FACTS, "source.tokenizer.json", run.WEIGHTS])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"model": {"d_modle": 3}}', b"\xff\xfe\x00", b"\x00" * 64]
+)
+def test_a_broken_file_is_a_sentence(name: str, content: bytes, folder: Path) -> None:
+    if name == run.CONFIG and content == b"{}":
+        content = b'{"model": {"d_model": "wide"}}'  # all defaults would be another model, but whole
+    (folder / name).write_bytes(content)
+    assert str(folder / name) in refusal(folder)
+
+
+def test_weights_cut_off_in_the_middle_are_refused(folder: Path) -> None:
+    whole = (folder / run.WEIGHTS).read_bytes()
+    (folder / run.WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    assert "cannot be read as weights" in refusal(folder)
+
+
+def test_a_tensor_of_another_shape_or_missing_is_named(folder: Path) -> None:
+    tensors = load_file(folder / run.WEIGHTS)
+    name = "decoder.norm.weight"
+    save_file(tensors | {name: torch.zeros(3)}, folder / run.WEIGHTS)
+    assert "tensor 'decoder.norm.weight' is [3], expected [16]" in refusal(folder)
+    del tensors[name]
+    save_file(tensors, folder / run.WEIGHTS)
+    assert "has no tensor 'decoder.norm.weight'" in refusal(folder)
+
+
+def test_a_model_s_folder_holds_what_its_page_says(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "facts.json",
+        "source.tokenizer.json",
+        "target.tokenizer.json",
+        "model.safetensors",
+    }
+    assert json.loads((folder / run.FACTS).read_text(encoding="utf-8"))["train_pairs"] == 10
+
+
+@every_family
+def test_outputs_come_in_the_order_of_the_sources(name: str) -> None:
+    model = word_model(name)
+    together = model.generate(SOURCES, beam_size=3)
+    assert together == [model.generate([source], beam_size=3)[0] for source in SOURCES]
+
+
+@every_family
+def test_each_source_has_its_n_best_with_the_best_first(name: str) -> None:
+    for outputs in word_model(name).outputs(SOURCES, beam_size=4, n_best=3, length_penalty=0.0):
+        assert len(outputs) == 3
+        scores = [output.score for output in outputs]
+        assert scores == sorted(scores, reverse=True)
+        for output in outputs:
+            assert output.score == pytest.approx(sum(output.token_scores))
+            assert len(output.token_scores) == len(output.tokens) + output.finished
+            assert output.text == " ".join(output.tokens)
+
+
+@every_family
+def test_the_score_of_a_pair_is_that_of_the_output_found(name: str) -> None:
+    model = word_model(name)
+    found = model.outputs(SOURCES, beam_size=1)
+    ended = [(source, outputs[0]) for source, outputs in zip(SOURCES, found, strict=True) if outputs[0].finished]
+    scores = model.score([(source, output.text) for source, output in ended])
+    assert scores == pytest.approx([output.score for _, output in ended], abs=1e-4)
+
+
+def test_scores_come_in_the_order_of_the_pairs_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = word_model()
+    pairs = list(zip(SOURCES, reversed(SOURCES), strict=True))
+    together = model.score(pairs)
+    monkeypatch.setattr(run, "SCORE_TOKENS", 1)
+    assert model.score(pairs) == pytest.approx(together, abs=1e-4)
+    assert model.score([]) == []
+    assert len(set(together)) == len(pairs)
+
+
+def test_an_empty_side_has_a_score() -> None:
+    assert all(score < 0 for score in word_model().score([("", "a"), ("a", ""), ("", "")]))
+
+
+def test_an_empty_source_works_beside_others() -> None:
+    model = word_model()
+    found = model.generate(["", "a b", "   "], beam_size=2)
+    assert found[1] == model.generate(["a b"], beam_size=2)[0]
+    assert len(found) == 3
+    assert model.generate([]) == []
+
+
+def test_one_text_instead_of_a_list_is_told() -> None:
+    with pytest.raises(ValueError, match="expected a list of texts, found one text"):
+        word_model().generate("a b c")
+
+
+def test_a_setting_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="did you mean 'beam_size'"):
+        word_model().generate(["a"], beam=5)
+
+
+def test_every_output_begins_with_its_prefix() -> None:
+    for outputs in word_model().outputs(SOURCES, prefix="g f", beam_size=2, n_best=2):
+        assert all(output.text.startswith("g f") for output in outputs)
+
+
+def test_rules_hold_for_text() -> None:
+    model = word_model()
+    for output, *_ in model.outputs(SOURCES, min_length=3, max_length=4):
+        assert 3 <= len(output.tokens) <= 4
+    assert all(
+        len(output.tokens) <= model.max_length(4, model.config.generation) for [output] in model.outputs(["a b c"])
+    )
+    assert model.generate(["a"], no_repeat_ngram=1, min_length=20, max_length=30, beam_size=2)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if not name.endswith("none")])
+def test_attention_has_a_weight_for_each_token_of_output_and_source(name: str) -> None:
+    for source, outputs in zip(
+        SOURCES, word_model(name).outputs(SOURCES, attention=True, beam_size=3, n_best=2), strict=True
+    ):
+        for output in outputs:
+            assert output.attention is not None
+            assert output.attention.shape[0] == len(output.token_scores)
+            assert output.attention.shape[3] == len(source.split()) + 1
+            torch.testing.assert_close(output.attention.sum(-1), torch.ones_like(output.attention[..., 0]))
+
+
+def test_without_attention_there_are_no_weights() -> None:
+    assert word_model(FAMILIES[-1]).outputs(["a b"], attention=True)[0][0].attention is None
+    assert word_model().outputs(["a b"])[0][0].attention is None
+
+
+def test_results_stream_as_they_are_found() -> None:
+    model = word_model()
+    streamed = dict(model.stream(SOURCES, beam_size=2))
+    assert [streamed[index] for index in range(len(SOURCES))] == model.outputs(SOURCES, beam_size=2)
+    assert all(isinstance(output, Output) for outputs in streamed.values() for output in outputs)

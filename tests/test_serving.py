@@ -1,0 +1,76 @@
+"""The HTTP service, through the application itself; tests/test_cli.py asks a real one over a socket."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from antiphon.config import load_config
+from antiphon.data.pairs import Pair
+from antiphon.run import Model
+from antiphon.serving.app import create_app
+from antiphon.training.train import train
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
+    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
+    return train(pairs, tmp_path_factory.mktemp("served") / "run", config=load_config("tiny", None, words))
+
+
+@pytest.fixture
+def client(model: Model) -> Iterator[TestClient]:
+    with TestClient(create_app(model, "tiny")) as client:
+        yield client
+
+
+def test_it_is_healthy_and_says_which_model(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "model": "tiny"}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"beam_size": 3, "n_best": 2}, {"sample": True, "seed": 3}, {"prefix": "AB", "max_length": 6}]
+)
+def test_answers_equal_those_of_the_model_in_python(client: TestClient, model: Model, settings: dict[str, int]) -> None:
+    texts = ["ab 01", "ab 02 ab 03"]
+    response = client.post("/v1/generate", json={"text": texts, **settings})
+    assert response.status_code == 200, response.text
+    expected = model.outputs(texts, **settings)
+    for found, wanted in zip(response.json()["outputs"], expected, strict=True):
+        assert [output["text"] for output in found] == [output.text for output in wanted]
+        assert [output["score"] for output in found] == pytest.approx([output.score for output in wanted], abs=1e-4)
+
+
+def test_one_text_may_be_given_alone_and_a_blank_one_has_a_blank_answer(client: TestClient) -> None:
+    assert len(client.post("/v1/generate", json={"text": "ab 01"}).json()["outputs"]) == 1
+    assert client.post("/v1/generate", json={"text": "  "}).json()["outputs"][0][0]["text"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ({}, "text"),
+        ({"text": 3}, "text"),
+        ({"text": []}, "text"),
+        ({"text": "a", "beam_size": 0}, "beam_size"),
+        ({"text": "a", "beam_size": 99}, "beam_size"),
+        ({"text": "a", "beam_size": 2, "n_best": 3}, "n_best"),
+        ({"text": "a", "min_length": 5, "max_length": 3}, "min_length"),
+        ({"text": "a", "beam_sise": 3}, "beam_sise"),
+        ({"text": "a " * 500}, "at most 20 tokens"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_422_and_the_reason(
+    client: TestClient, body: dict[str, object], part: str
+) -> None:
+    response = client.post("/v1/generate", json=body)
+    assert response.status_code == 422
+    assert part in response.text
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"text": "\\ud800"}', b'{"text": "\xff"}', b"[" * 5000])
+def test_bodies_that_are_no_json_are_refused(client: TestClient, body: bytes) -> None:
+    response = client.post("/v1/generate", content=body, headers={"content-type": "application/json"})
+    assert 400 <= response.status_code < 500
