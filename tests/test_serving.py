@@ -1,7 +1,6 @@
 """The HTTP service, through the application itself; tests/test_cli.py asks a real one over a socket."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient

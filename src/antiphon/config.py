@@ -93,7 +93,7 @@ class TrainingConfig(Table):
     beta2: float = Field(0.98, gt=0, lt=1, description="AdamW's memory of squared gradients")
     clip_norm: float = Field(1.0, ge=0, description="longest gradient; 0: no limit")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all tokens")
-    max_steps: int = Field(0, ge=0, description="stop after so many updates; 0: no limit")
+    max_steps: int = Field(10000, ge=0, description="stop after so many updates; 0: no limit")
     max_epochs: float = Field(0, ge=0, description="stop after so many passes over the data; 0: no limit")
     max_minutes: float = Field(0, ge=0, description="stop after so many minutes of training; 0: no limit")
     validations: int = Field(20, ge=1, description="validations over the whole training, evenly spaced")
@@ -110,6 +110,12 @@ class TrainingConfig(Table):
     )
     device: str = Field("auto", description="auto: a GPU where there is one, else the processor")
     seed: int = Field(1, ge=0, description="seed of the weights, the order of the data and dropout")
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if not (self.max_steps or self.max_epochs or self.max_minutes):
+            raise ValueError("training has no limit; set max_steps, max_epochs or max_minutes")
+        return self
 
 
 class GenerationConfig(Table):

@@ -108,6 +108,9 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(self.tokenizers, folder)
         files.write_text(folder / FACTS, json.dumps(asdict(self.facts), indent=2) + "\n")
+        self.save_config(folder)
+
+    def save_config(self, folder: Path) -> None:
         files.write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
 
     def save_weights(self, folder: Path) -> None:

@@ -99,6 +99,7 @@ def _train(data: "Corpus", name: str, out: Path, seed: int) -> "Model":
 
     shutil.rmtree(out, ignore_errors=True)
     training = {
+        "max_steps": 0,
         "max_minutes": MINUTES[name],
         "batch_tokens": 2048,
         "learning_rate": 2e-3,

@@ -2,14 +2,13 @@
 
 The framework's own generator draws one number an element, on one thread, and takes a quarter of a training step. Here
 one byte an element comes from SFC64 (numpy), some thirty times faster; so the probability is rounded to 1/256. All
-layers of a model share one `Noise`, whose state a checkpoint keeps. On a GPU the framework's dropout is used.
+layers of a model share one `Noise`, whose state a checkpoint keeps; on a GPU it seeds the GPU's own generator.
 """
 
 import json
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -49,6 +48,8 @@ class Dropout(nn.Module):
         if not self.training or self.threshold == 0:
             return x
         if x.is_cuda:
-            return F.dropout(x, self.p)
+            seed = int.from_bytes(self.noise.draw(4).numpy().tobytes(), "little")
+            kept = torch.rand(x.shape, device=x.device, generator=torch.Generator(x.device).manual_seed(seed)) >= self.p
+            return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
         kept = self.noise.draw(x.numel()).view(x.shape) >= self.threshold
         return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))

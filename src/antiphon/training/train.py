@@ -19,6 +19,8 @@ from antiphon.training import checkpoint, loop
 from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.precision import batch_loss, fastest_precision
 
+LIMITS = ("max_steps", "max_epochs", "max_minutes", "patience")  # what may change when a run is resumed
+
 
 class Listener(loop.Listener, Protocol):
     """What wants to know how a training goes, from its beginning."""
@@ -127,17 +129,26 @@ def _resume(
         )
     model = Model.new(config, tokenizers, facts)
     model.network.to(run.find_device(config.training.device))
+    model.save_config(out)
     return model, data, _encode(dev_pairs, tokenizers, config, "dev data")
 
 
 def _stored_config(out: Path, config: Config | None) -> Config:
+    """The settings of the run in `out`, with the limits of `config`, which may differ; nothing else may."""
     stored = run.read_config(out)
     if config is None:
         return stored
-    for table in ("tokenizer", "model"):
-        if getattr(stored, table) != getattr(config, table):
-            raise ValueError(f"{out}: the {table} of a run cannot be changed; resume without settings for it.")
-    return config
+    limits = {name: getattr(config.training, name) for name in LIMITS}
+    merged = changed(stored, {"training": limits})
+    for table in ("tokenizer", "model", "training"):
+        for name, wanted in getattr(config, table):
+            kept = getattr(getattr(merged, table), name)
+            if wanted not in (kept, "auto"):
+                raise ValueError(
+                    f"{out}: {table}.{name} of a run cannot be changed: it is {kept!r}, not {wanted!r}; resume with "
+                    f"other limits only ({', '.join(LIMITS)})."
+                )
+    return merged
 
 
 def _fit(
