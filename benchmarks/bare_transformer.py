@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.data.batches import Batch
-from antiphon.tokenizer import BOS, EOS, PAD
+from antiphon.ids import BOS, EOS, PAD
 
 LONGEST = 512
 warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")  # nn.Transformer's own doing

@@ -29,9 +29,9 @@ from workload import SIZES, VOCABULARY, config, network, read_ids, write_ids
 from antiphon.config import GenerationConfig
 from antiphon.decoding.generate import MAX_ROWS, decode
 from antiphon.decoding.search import make_search
+from antiphon.ids import EOS
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.model.state import DecodeState
-from antiphon.tokenizer import EOS
 
 KINDS = ("bare", "transformer", "recurrent")
 

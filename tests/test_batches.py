@@ -13,7 +13,8 @@ from antiphon.config import TokenizerConfig
 from antiphon.data import batches
 from antiphon.data.batches import EncodedPairs, Ragged, padding_share
 from antiphon.data.pairs import Pair
-from antiphon.tokenizer import BOS, EOS, PAD, TokenizerPair, train_tokenizers
+from antiphon.ids import BOS, EOS, PAD
+from antiphon.tokenizer import TokenizerPair, train_tokenizers
 
 words = st.lists(st.sampled_from("abc"), min_size=1, max_size=9).map(" ".join)
 some_pairs = st.lists(st.builds(Pair, words, words), min_size=1, max_size=40)

@@ -11,15 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.config import Normalization, TokenizerConfig, TokenizerKind
+from antiphon.ids import BOS, EOS, PAD, UNK
 from antiphon.tokenizer import (
-    BOS,
-    EOS,
     JOINT_FILE,
-    PAD,
     SOURCE_FILE,
     SPECIAL_TOKENS,
     TARGET_FILE,
-    UNK,
     TokenizerPair,
     load,
     save,

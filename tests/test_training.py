@@ -142,7 +142,7 @@ def test_a_small_model_learns_to_reverse(kind: str, tmp_path: Path) -> None:
         train(pairs, tmp_path, config=config)
     with pytest.raises(ValueError, match="was trained on other pairs"):
         train(pairs[:-21], tmp_path, dev=pairs[-20:], resume=True)
-    with pytest.raises(ValueError, match="model.d_ff of a run cannot be changed"):
+    with pytest.raises(ValueError, match=r"model\.d_ff of a run cannot be changed"):
         train(pairs, tmp_path, config=changed(model.config, {"model": {"d_ff": 8}}), resume=True)
 
 

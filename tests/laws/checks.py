@@ -13,9 +13,9 @@ from antiphon.config import GenerationConfig
 from antiphon.decoding.active import ActiveBatch
 from antiphon.decoding.generate import decode
 from antiphon.decoding.search import Hypothesis, make_search
+from antiphon.ids import BOS, EOS
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.model.state import DecodeState
-from antiphon.tokenizer import BOS, EOS
 
 
 def assert_close(found: Tensor, expected: Tensor, what: str) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from antiphon.config import Config, ModelConfig
 from antiphon.data.pairs import Pair
+from antiphon.ids import BOS, EOS
 from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.run import Facts, Model
-from antiphon.tokenizer import BOS, EOS, train_tokenizers
+from antiphon.tokenizer import train_tokenizers
 
 VOCAB = 11
 POSITIONS = ("rotary", "relative", "sinusoidal")

@@ -162,7 +162,7 @@ class TransformerDecoder(nn.Module):
         past: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
             keys, values = layer.cross.project(memory.values)  # type: ignore[union-attr, operator]
-            shared |= {f"memory_key{index}": keys, f"memory_value{index}": values}
+            shared |= {f"memory_key{index}": keys.contiguous(), f"memory_value{index}": values.contiguous()}
             past |= {f"{name}{index}": keys[:, :, :0] for name in ("key", "value")}
             ragged |= {f"{name}{index}": 2 for name in ("memory_key", "memory_value", "key", "value")}
         return DecodeState(shared, past, memory.mask.sum(1).tolist(), ragged)

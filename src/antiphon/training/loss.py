@@ -27,14 +27,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(x), rows):
             part, wished = x[start : start + rows], targets[start : start + rows].unsqueeze(1)
             logits = _at_least_float32(part @ w.T)
-            log_z = logits.logsumexp(1, keepdim=True)
-            right = log_z - logits.gather(1, wished)
-            nll += right.sum()
-            loss += (1 - smoothing) * right.sum()
-            if smoothing:
-                loss += smoothing * (log_z.squeeze(1) - logits.mean(1)).sum()
+            right, mean, top = logits.gather(1, wished), logits.mean(1, keepdim=True), logits.amax(1, keepdim=True)
+            total = logits.sub_(top).exp_().sum(1, keepdim=True)
+            log_z = top + total.log()
+            nll += (log_z - right).sum()
+            loss += (log_z - (1 - smoothing) * right - smoothing * mean).sum()
             if grad_x is not None and grad_w is not None:
-                grad = logits.sub_(log_z).exp_().sub_(smoothing / len(w))
+                grad = logits.div_(total).sub_(smoothing / len(w))
                 grad.scatter_add_(1, wished, grad.new_full(wished.shape, smoothing - 1))
                 grad = grad.to(dtype)
                 grad_x[start : start + rows] = grad @ w
