@@ -434,3 +434,22 @@ def test_the_installed_command_is_there() -> None:
     if not os.access(command, os.X_OK):
         pytest.skip("antiphon is not installed beside this Python")
     assert subprocess.run([command, "--help"], capture_output=True, check=True).stdout
+
+
+def test_tensorboard_is_written_when_asked_for(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = cli("train", write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run", "--tensorboard", *SET)
+    assert result.code == 0, result.err
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("dev/loss")] == [2, 4]
+
+
+def test_tensorboard_that_is_not_installed_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    result = cli("train", write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run", "--tensorboard", *SET)
+    is_sentence(result, 'pip install "antiphon[tensorboard]"')
+    assert not (tmp_path / "run").exists()

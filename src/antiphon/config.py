@@ -163,8 +163,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"batch_tokens": 1024, "max_steps": 4000, "warmup_steps": 200},
     },
     "small": {
-        "model": {"d_model": 256, "d_ff": 1024, "encoder_layers": 3, "decoder_layers": 3, "dropout": 0.2},
-        "training": {"max_steps": 10000},
+        "model": {"d_model": 256, "d_ff": 1024, "encoder_layers": 3, "decoder_layers": 3, "dropout": 0.1},
+        "training": {"batch_tokens": 2048, "max_steps": 12000},
     },
     "base": {
         "model": {"d_model": 512, "d_ff": 2048, "num_heads": 8, "encoder_layers": 6, "decoder_layers": 6},

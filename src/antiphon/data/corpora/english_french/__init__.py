@@ -54,6 +54,7 @@ HELD_OUT_ALWAYS = frozenset(
         ("dog", "follow", "boy"),
     }
 )
+SHARES = {0: 0.3, 1: 0.5}  # of the sentences with so many triples, how many training takes
 SHOWCASE = [
     "The cat ate the mouse.",
     "Did the old man open the door?",
@@ -86,13 +87,21 @@ def sentences(seed: int) -> Iterator[Sentence]:
 
 
 def build(seed: int, num_train: int, num_held_out: int) -> tuple[list[Pair], list[Pair]]:
-    """Distinct pairs for training, and distinct ones that each contain a held-out triple."""
+    """Distinct pairs for training, and distinct ones that each contain a held-out triple.
+
+    A sentence of many clauses is held out more often than one of few. So that training sees as many of them, it takes
+    only a share of the sentences with one triple or none (`SHARES`).
+    """
     train: dict[str, str] = {}
     held_out: dict[str, str] = {}
+    draw = Random(f"{seed}/shares").random
     for sentence in sentences(seed):
+        found = list(triples(sentence))
         chosen, wanted = train, num_train
-        if any(is_held_out(triple) for triple in triples(sentence)):
+        if any(is_held_out(triple) for triple in found):
             chosen, wanted = held_out, num_held_out
+        elif draw() >= SHARES.get(len(found), 1.0):
+            continue
         if len(chosen) < wanted:
             pair = render(sentence)
             if is_short(pair):
