@@ -360,7 +360,8 @@ def test_inspect_tells_sizes_data_score_and_settings(cli: Cli, trained: Path) ->
     assert found["model"]["parameters"] == load(trained).network.num_parameters
     assert found["data"]["train_pairs"] == 36
     assert found["training"]["steps"] == 4
-    assert "best_score" in " ".join(found["training"]) or "last_dev_loss" in found["training"]
+    assert found["training"]["best_bleu"] >= found["training"]["last_dev_bleu"]
+    assert found["training"]["kept"].startswith("the ")
     assert found["[model]"]["d_model"] == 16
     assert "d_model" in cli("inspect", trained).out
 

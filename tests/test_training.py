@@ -58,6 +58,9 @@ class Recorder:
     def stepped(self, report: StepReport) -> None:
         self.steps.append(report)
 
+    def finished(self, kept: object) -> None:
+        pass
+
     def validated(self, step: int, validation: Validation, best: bool) -> None:
         self.validations.append((step, validation, best))
 

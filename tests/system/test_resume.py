@@ -91,6 +91,9 @@ class Telling:
     def stepped(self, report: Any) -> None:
         say("stepped")
 
+    def finished(self, kept: Any) -> None:
+        pass
+
     def validated(self, step: int, validation: Any, best: bool) -> None:
         say("validated")
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 if TYPE_CHECKING:
     from antiphon.run import Model
     from antiphon.training.loop import StepReport, Validation
+    from antiphon.training.train import Kept
 
 PLAIN_SECONDS = 10  # a plain line at most so often
 SMOOTHING = 0.95
@@ -60,6 +61,10 @@ class TrainingDisplay:
             f"{model.tokenizers.target.kind} ({model.tokenizers.target.vocab_size:,})"
             + (", resumed" if resumed else "")
         )
+
+    def finished(self, kept: "Kept") -> None:
+        score = "" if kept.value is None else f" (dev {kept.metric} {kept.value:.2f})"
+        self.console.print(f"kept {kept.kept}{score}")
 
     def stepped(self, report: "StepReport") -> None:
         first = self.loss == 0.0

@@ -52,6 +52,7 @@ def _history(metrics: Path) -> dict[str, Any]:
         return {}
     last: dict[str, Any] = {}
     validations = []
+    kept: dict[str, Any] = {}  # of a run that has finished
     for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
@@ -59,6 +60,8 @@ def _history(metrics: Path) -> dict[str, Any]:
             continue
         if "dev_loss" in entry:
             validations.append(entry)
+        elif "kept" in entry:
+            kept = {"kept": entry["kept"], f"best_{entry['metric']}": entry["value"]}
         else:
             last = entry
     history: dict[str, Any] = {"steps": last.get("step", 0), "seconds": round(last.get("seconds", 0.0), 1)}
@@ -66,4 +69,4 @@ def _history(metrics: Path) -> dict[str, Any]:
         final = {key: round(value, 4) for key, value in validations[-1].items() if key.startswith("dev_")}
         history |= {f"last_{key}": value for key, value in final.items()}
         history["validations"] = len(validations)
-    return history
+    return history | kept

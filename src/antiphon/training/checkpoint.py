@@ -26,7 +26,7 @@ class Progress:
     """Where a run stands.
 
     pairs: of the running epoch, as are batches. seconds: of training, validations included. stale: validations since
-    the best one. noise: where dropout's random numbers stand.
+    the best one, whose metric was `best_value`. noise: where dropout's random numbers stand.
     """
 
     step: int = 0
@@ -37,6 +37,7 @@ class Progress:
     seconds: float = 0.0
     validations: int = 0
     best_score: float | None = None
+    best_value: float | None = None
     best_step: int = 0
     stale: int = 0
     finished: str = ""

@@ -174,7 +174,8 @@ class Trainer:
         progress.validations = int(self.share() * config.validations)
         best = progress.best_score is None or found.score > progress.best_score
         if best:
-            progress.best_score, progress.best_step, progress.stale = found.score, progress.step, 0
+            progress.best_score, progress.best_value = found.score, found.value
+            progress.best_step, progress.stale = progress.step, 0
             self.keep_best()
         else:
             progress.stale += 1

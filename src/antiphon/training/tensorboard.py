@@ -4,6 +4,7 @@ from pathlib import Path
 
 from antiphon.run import Model
 from antiphon.training.loop import StepReport, Validation
+from antiphon.training.train import Kept
 
 
 class TensorBoard:
@@ -21,6 +22,9 @@ class TensorBoard:
 
     def started(self, model: Model, resumed: bool) -> None:
         self._writer = self._make(self._folder)
+
+    def finished(self, kept: Kept) -> None:
+        self._writer.close()
 
     def stepped(self, report: StepReport) -> None:
         for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):

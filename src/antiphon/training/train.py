@@ -1,7 +1,9 @@
 """From pairs to a trained model in a run folder: what `antiphon train` and `antiphon.train` call."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,16 +18,28 @@ from antiphon.model.seq2seq import Seq2Seq
 from antiphon.run import CHECKPOINTS, METRICS, Facts, Model
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
+from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.precision import batch_loss, fastest_precision
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes", "patience")  # what may change when a run is resumed
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Which weights a finished run keeps, and their dev metric."""
+
+    kept: str
+    metric: str
+    value: float | None
+
+
 class Listener(loop.Listener, Protocol):
     """What wants to know how a training goes, from its beginning."""
 
     def started(self, model: Model, resumed: bool) -> None: ...
+
+    def finished(self, kept: Kept) -> None: ...
 
 
 class Listeners:
@@ -37,6 +51,10 @@ class Listeners:
     def started(self, model: Model, resumed: bool) -> None:
         for listener in self.listeners:
             listener.started(model, resumed)
+
+    def finished(self, kept: Kept) -> None:
+        for listener in self.listeners:
+            listener.finished(kept)
 
     def stepped(self, report: StepReport) -> None:
         for listener in self.listeners:
@@ -175,7 +193,7 @@ def _fit(
     progress = trainer.fit()
     model.network.eval()
     if progress.finished:
-        _keep_better(out, model, validator, progress.best_score)
+        listener.finished(_keep_better(out, model, validator, progress))
     elif progress.best_score is None:
         model.save_weights(out)
     from antiphon.plots import loss_curve
@@ -184,15 +202,22 @@ def _fit(
     return model
 
 
-def _keep_better(out: Path, model: Model, validator: "Validator", best: float | None) -> None:
+def _keep_better(out: Path, model: Model, validator: "Validator", progress: Progress) -> Kept:
     """The average of the last checkpoints, if it is better on the dev set than the best one; else that."""
-    keep = model.config.training.average
-    if len(checkpoint.validated(out / CHECKPOINTS, keep)) > 1:
-        checkpoint.load_parameters(model.network, checkpoint.average(out / CHECKPOINTS, keep))
+    config = model.config.training
+    kept = Kept(f"the weights of step {progress.best_step:,}", config.metric, progress.best_value)
+    averaged = len(checkpoint.validated(out / CHECKPOINTS, config.average))
+    if averaged > 1:
+        checkpoint.load_parameters(model.network, checkpoint.average(out / CHECKPOINTS, config.average))
         with torch.inference_mode():
-            if best is None or validator().score > best:
-                model.save_weights(out)
+            found = validator()
+        if progress.best_score is None or found.score > progress.best_score:
+            model.save_weights(out)
+            kept = Kept(f"the average of the last {averaged} validated checkpoints", config.metric, found.value)
     run.load_weights(model.network, out / run.WEIGHTS)
+    with (out / METRICS).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"step": progress.step, **asdict(kept)}) + "\n")
+    return kept
 
 
 class Validator:
