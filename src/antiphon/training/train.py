@@ -10,17 +10,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from antiphon import metrics, run, tokenizer
+from antiphon import run, tokenizer
 from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
-from antiphon.model.seq2seq import Seq2Seq
 from antiphon.run import CHECKPOINTS, METRICS, Facts, Model
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
-from antiphon.training.precision import batch_loss, fastest_precision
+from antiphon.training.precision import fastest_precision
+from antiphon.training.validator import Validator
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes", "patience")  # what may change when a run is resumed
 
@@ -202,7 +202,7 @@ def _fit(
     return model
 
 
-def _keep_better(out: Path, model: Model, validator: "Validator", progress: Progress) -> Kept:
+def _keep_better(out: Path, model: Model, validator: Validator, progress: Progress) -> Kept:
     """The average of the last checkpoints, if it is better on the dev set than the best one; else that."""
     config = model.config.training
     kept = Kept(f"the weights of step {progress.best_step:,}", config.metric, progress.best_value)
@@ -218,38 +218,6 @@ def _keep_better(out: Path, model: Model, validator: "Validator", progress: Prog
     with (out / METRICS).open("a", encoding="utf-8") as log:
         log.write(json.dumps({"step": progress.step, **asdict(kept)}) + "\n")
     return kept
-
-
-class Validator:
-    """Measures a model on dev data: loss a token, and a metric of decoded outputs (greedy)."""
-
-    def __init__(self, model: Model, dev_data: EncodedPairs) -> None:
-        self.model = model
-        self.data = dev_data
-        references: dict[str, list[str]] = {}
-        for pair in dev_data.pairs:
-            references.setdefault(pair.source, []).append(pair.target)
-        chosen = list(references)[: model.config.training.eval_pairs]
-        self.sources = chosen
-        self.references = [references[source] for source in chosen]
-
-    def __call__(self) -> Validation:
-        config = self.model.config.training
-        loss = self._loss(self.model.network)
-        if config.metric == "loss":
-            return Validation(loss, "loss", loss, -loss)
-        outputs = self.model.generate(self.sources, beam_size=1, n_best=1, sample=False)
-        value = metrics.compute(config.metric, outputs, self.references)
-        sign = 1 if metrics.HIGHER_IS_BETTER[config.metric] else -1
-        return Validation(loss, config.metric, value, sign * value - min(loss, 100.0) * 1e-4)
-
-    def _loss(self, network: Seq2Seq) -> float:
-        """Nats a target token, over all dev pairs."""
-        total = 0.0
-        for indices in self.data.in_order(self.model.config.training.batch_tokens):
-            batch = self.data.batch(indices).to(network.device)
-            total += batch_loss(network, batch, 0.0, torch.float32)[1].item()
-        return total / int(self.data.targets.lengths.sum())
 
 
 def _encode(pairs: list[Pair], tokenizers: TokenizerPair, config: Config, what: str) -> EncodedPairs:
