@@ -200,12 +200,14 @@ class Trainer:
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl that a stopped run wrote after its last checkpoint."""
+    """Drops what a stopped run logged after its last checkpoint, and which weights a finished one kept."""
     if not metrics.exists():
         return
     kept = []
     for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
+        entry = json.loads(line) if line.endswith("\n") else {"step": step + 1}
+        if entry["step"] > step:
             break
-        kept.append(line)
+        if "kept" not in entry:
+            kept.append(line)
     files.write_text(metrics, "".join(kept))
