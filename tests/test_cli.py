@@ -145,6 +145,24 @@ def test_pairs_that_are_all_empty_or_too_long_are_told(cli: Cli, tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_told(cli: Cli, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv")
+    is_sentence(cli("train", pairs, "--out", pairs / "run", *SET), "p.tsv", "check the path")
+
+
+def test_a_loss_that_is_no_number_is_told(cli: Cli, tmp_path: Path) -> None:
+    words = [
+        "--set",
+        "training.learning_rate=1e30",
+        "--set",
+        "training.clip_norm=0",
+        "--set",
+        "training.warmup_steps=0",
+    ]
+    result = cli("train", write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run", *SET, *words)
+    is_sentence(result, "the loss is", "training.learning_rate")
+
+
 def test_one_source_alone_cannot_be_split(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "one.tsv").write_text("a\tb\na\tc\n")
     is_sentence(cli("train", tmp_path / "one.tsv", "--out", tmp_path / "run"), "2 different sources")

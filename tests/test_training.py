@@ -279,7 +279,7 @@ def test_timing_the_precisions_leaves_no_trace() -> None:
 def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     model = build(tiny(), VOCAB, VOCAB, False)
     torch.nn.init.constant_(next(model.parameters()), math.nan)
-    with pytest.raises(ValueError, match=r"step 1: the loss is nan; lower training\.learning_rate"):
+    with pytest.raises(ValueError, match=r"step 1: the loss is nan; train again"):
         trainer(tmp_path, settings(max_steps=3), model).fit()
 
 

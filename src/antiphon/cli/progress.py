@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10  # a plain line at most so often
 SMOOTHING = 0.95
+WIDE = 110  # columns of a terminal that has room for a bar
 
 
 class TrainingDisplay:
@@ -29,10 +30,10 @@ class TrainingDisplay:
         self.printed = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            *([BarColumn(bar_width=20)] if self.console.width >= WIDE else []),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
             console=self.console,
             disable=not self.live,
         )

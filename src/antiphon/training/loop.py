@@ -155,8 +155,8 @@ class Trainer:
         )
         if not math.isfinite(report.loss):
             raise ValueError(
-                f"training, step {progress.step}: the loss is {report.loss}; lower training.learning_rate "
-                f"({config.learning_rate}) and go on from the last checkpoint with --resume."
+                f"training, step {progress.step}: the loss is {report.loss}; train again, into another folder, with a "
+                f"lower training.learning_rate (it is {config.learning_rate})."
             )
         log.write(json.dumps(asdict(report)) + "\n")
         self.listener.stepped(report)
