@@ -32,7 +32,7 @@ class TrainingDisplay:
             TextColumn("{task.description}"),
             *([BarColumn(bar_width=20)] if self.console.width >= WIDE else []),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[numbers]}"),
             console=self.console,
             disable=not self.live,
