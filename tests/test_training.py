@@ -25,8 +25,9 @@ from antiphon.tokenizer import train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
+from antiphon.training.loss import batch_loss
 from antiphon.training.optim import clip_gradients, learning_rate, make_optimizer
-from antiphon.training.precision import batch_loss, fastest_precision
+from antiphon.training.precision import fastest_precision
 from antiphon.training.train import train
 
 LETTERS = "abcdefg"

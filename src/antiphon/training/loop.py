@@ -19,8 +19,8 @@ from antiphon.data.batches import Batch, EncodedPairs
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.training import checkpoint
 from antiphon.training.checkpoint import Progress
+from antiphon.training.loss import batch_loss
 from antiphon.training.optim import clip_gradients, learning_rate, make_optimizer
-from antiphon.training.precision import batch_loss
 
 LIMIT = "the limit"
 SAVE_SECONDS = 300  # a checkpoint at least so often

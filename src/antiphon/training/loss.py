@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from antiphon.data.batches import Batch
+from antiphon.model.seq2seq import Seq2Seq
+
 CHUNK = 1 << 22  # elements of a chunk of logits
 
 
@@ -68,3 +71,12 @@ def cross_entropy(
             features, weight, targets, smoothing, dtype
         )
     return loss, nll.detach()
+
+
+def batch_loss(model: Seq2Seq, batch: Batch, smoothing: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Teacher forcing: `cross_entropy` of a batch, over its real target tokens. dtype: bfloat16 is autocast."""
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        features = model.features(batch.source, batch.source_mask, batch.target_in)
+    real = batch.target_out.flatten().nonzero().squeeze(1)
+    features = features.flatten(0, 1).index_select(0, real)
+    return cross_entropy(features, model.output, batch.target_out.flatten()[real], smoothing, dtype)

@@ -3,26 +3,12 @@
 import time
 
 import torch
-from torch import Tensor
 
 from antiphon.data.batches import Batch
 from antiphon.model.seq2seq import Seq2Seq
-from antiphon.training.loss import cross_entropy
+from antiphon.training.loss import batch_loss
 
 WORTH = 1.1  # bfloat16 must be so much faster to be chosen
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
-
-
-def batch_loss(model: Seq2Seq, batch: Batch, smoothing: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(loss, negative log-likelihood) of a batch, sums over its real target tokens, in nats."""
-    with autocast(model.device, dtype):
-        features = model.features(batch.source, batch.source_mask, batch.target_in)
-    real = batch.target_out.flatten().nonzero().squeeze(1)
-    features = features.flatten(0, 1).index_select(0, real)
-    return cross_entropy(features, model.output, batch.target_out.flatten()[real], smoothing, dtype)
 
 
 def fastest_precision(model: Seq2Seq, batch: Batch) -> torch.dtype:

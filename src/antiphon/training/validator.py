@@ -7,7 +7,7 @@ from antiphon.data.batches import EncodedPairs
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.run import Model
 from antiphon.training.loop import Validation
-from antiphon.training.precision import batch_loss
+from antiphon.training.loss import batch_loss
 
 
 class Validator:
