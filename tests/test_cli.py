@@ -241,6 +241,12 @@ def test_resuming_with_other_pairs_or_another_shape_is_told(cli: Cli, trained: P
     is_sentence(cli("train", pairs, "--out", trained, "--resume", "--set", "model.d_model=32"), "cannot be changed")
 
 
+@pytest.mark.parametrize("words", [["--preset", "base"], ["--config", "my.toml"]])
+def test_resuming_with_a_preset_or_a_file_of_settings_is_told(words: list[str], cli: Cli, trained: Path) -> None:
+    result = cli("train", trained.parent / "pairs.tsv", "--out", trained, "--resume", *words)
+    is_sentence(result, "--resume", "--preset", "--config")
+
+
 # Bad sources and flags of generate
 
 

@@ -55,6 +55,18 @@ def test_a_cancelled_request_leaves_and_the_others_stay(network: Seq2Seq) -> Non
     assert engine.num_rows == 0
 
 
+def test_a_request_that_runs_can_be_cancelled_and_frees_its_rows(network: Seq2Seq) -> None:
+    engine = Engine(network)
+    engine.start()
+    endless = engine.submit([4, 5, EOS], make_search(GenerationConfig(beam_size=3, min_length=10**6), 10**6))
+    while engine.num_rows < 3:
+        assert not endless.done()
+    assert endless.cancel()
+    assert engine.submit([4, EOS], make_search(GenerationConfig(), 5)).result(timeout=60)
+    engine.close()
+    assert engine.num_rows == 0
+
+
 class Failing:
     """A model that fails on a source with a 9 in it, when it is encoded."""
 

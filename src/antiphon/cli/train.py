@@ -54,6 +54,8 @@ def train(
         *(set_ or []),
         *([] if minutes is None else [f"training.max_minutes={minutes}", "training.max_steps=0"]),
     ]
+    if resume and (preset or config):
+        raise ValueError("--resume goes on with the run's own settings; leave --preset and --config away.")
     settings = _resumed(run.read_config(out), words) if resume else None
     if not resume:
         training.refuse_existing(out)

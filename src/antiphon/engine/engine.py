@@ -72,7 +72,7 @@ class Engine:
                 break
             if request is None:
                 self._closing = True
-            elif request.result.set_running_or_notify_cancel():
+            elif not _was_cancelled(request):
                 newcomers.append(request)
                 rows += request.search.settings.beam_size
         if newcomers:
@@ -80,7 +80,7 @@ class Engine:
             self._guarded(lambda: self._batch.add([r.source for r in newcomers], [r.search for r in newcomers]))
 
     def _drop_cancelled(self) -> None:
-        for request in [request for request in self._running if request.result.cancelled()]:
+        for request in [request for request in self._running if _was_cancelled(request)]:
             self._running.remove(request)
             self._batch.drop(request.search)
 
@@ -90,7 +90,8 @@ class Engine:
         finished = {id(search) for search in ended}
         for request in [request for request in self._running if id(request.search) in finished]:
             self._running.remove(request)
-            request.result.set_result(request.search.results())
+            if request.result.set_running_or_notify_cancel():
+                request.result.set_result(request.search.results())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """If the model fails, those in the batch fail with it, and the engine goes on."""
@@ -98,6 +99,12 @@ class Engine:
             action()
         except Exception as error:
             for request in self._running:
-                request.result.set_exception(error)
+                if request.result.set_running_or_notify_cancel():
+                    request.result.set_exception(error)
             self._running.clear()
             self._batch = ActiveBatch(self._model)
+
+
+def _was_cancelled(request: Request) -> bool:
+    """Asked once a step. A future stays pending until its result is there: one that runs could not be cancelled."""
+    return request.result.cancelled() and not request.result.set_running_or_notify_cancel()
