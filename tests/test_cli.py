@@ -197,7 +197,7 @@ def test_bad_settings_are_told(case: str, cli: Cli, tmp_path: Path, monkeypatch:
 # Runs that are none, or broken
 
 
-@pytest.mark.parametrize("verb", ["generate", "evaluate", "serve", "inspect", "train --resume"])
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "serve", "inspect", "export", "train --resume"])
 @pytest.mark.parametrize("state", ["missing", "empty", "a file", "broken config", "no tokenizer", "broken weights"])
 def test_a_folder_that_is_no_run_is_told(verb: str, state: str, cli: Cli, tmp_path: Path, trained: Path) -> None:
     import shutil
@@ -223,6 +223,7 @@ def test_a_folder_that_is_no_run_is_told(verb: str, state: str, cli: Cli, tmp_pa
         "evaluate": ["evaluate", run, pairs],
         "serve": ["serve", run, "--port", 0],
         "inspect": ["inspect", run],
+        "export": ["export", run, tmp_path / "out", "--format", "huggingface"],
         "train --resume": ["train", pairs, "--out", run, "--resume"],
     }[verb]
     is_sentence(cli(*words), str(run))
@@ -293,7 +294,9 @@ def test_a_corpus_without_its_package_is_told(cli: Cli, monkeypatch: pytest.Monk
 # What the verbs do
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["generate"], ["evaluate"], ["serve"], ["inspect"], ["demo"]])
+@pytest.mark.parametrize(
+    "words", [[], ["train"], ["generate"], ["evaluate"], ["serve"], ["inspect"], ["export"], ["demo"]]
+)
 def test_help_is_there_for_every_verb(words: list[str], cli: Cli) -> None:
     result = cli(*words, "--help")
     assert result.code == 0
@@ -388,6 +391,34 @@ def test_inspect_tells_sizes_data_score_and_settings(cli: Cli, trained: Path) ->
     assert found["training"]["kept"].startswith("the ")
     assert found["[model]"]["d_model"] == 16
     assert "d_model" in cli("inspect", trained).out
+
+
+@pytest.mark.parametrize("format", ["ctranslate2", "huggingface"])
+def test_export_writes_a_folder_and_says_how_to_use_it(format: str, cli: Cli, trained: Path, tmp_path: Path) -> None:
+    from antiphon import load
+    from antiphon.config import changed
+
+    pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
+    model = load(trained)
+    model.config = changed(model.config, {"model": {"positions": "sinusoidal"}})
+    model.save(tmp_path / "run")
+    result = cli("export", tmp_path / "run", tmp_path / "out", "--format", format)
+    assert result.code == 0, result.err
+    assert len(result.out.splitlines()) == 1
+    assert str(tmp_path / "out") in result.out
+    assert "tokenizer.json" in {path.name for path in (tmp_path / "out").iterdir()}
+    is_sentence(cli("export", tmp_path / "run", tmp_path / "out", "--format", format), str(tmp_path / "out"))
+
+
+def test_what_cannot_be_exported_is_told(
+    cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    is_sentence(cli("export", trained, out, "--format", "huggingface"), "rotary", "sinusoidal")
+    is_sentence(cli("export", trained, out, "--format", "onnx"), "onnx", "ctranslate2", "huggingface")
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    is_sentence(cli("export", trained, out, "--format", "ctranslate2"), 'pip install "antiphon[ctranslate2]"')
+    assert not out.exists()
 
 
 # Real processes

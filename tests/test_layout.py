@@ -19,7 +19,7 @@ FLOORS = [
     {FACE},
     {"serving"},
     {"engine", "evaluation"},
-    {"training"},
+    {"training", "convert"},
     {"run"},
     {"decoding", "data", "model"},
     {"tokenizer", "files"},

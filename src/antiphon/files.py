@@ -1,7 +1,9 @@
 """Writing files so that a reader, or a run that is killed, never finds half of one: to the side, then renamed."""
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -23,3 +25,26 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     aside = path.with_name(f".{path.name}.part")
     save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside)
     aside.replace(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder aside to write into; it becomes `path` if all goes well, else it is gone.
+
+    Raises ValueError when something is there already.
+    """
+    path = path.resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path}: is there and is not an empty folder; nothing was written, choose another.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        if path.exists():
+            path.rmdir()
+        aside.replace(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

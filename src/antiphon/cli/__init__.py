@@ -10,6 +10,7 @@ import typer
 
 from antiphon.cli.demo import demo
 from antiphon.cli.evaluate import evaluate
+from antiphon.cli.export import export
 from antiphon.cli.generate import generate
 from antiphon.cli.inspect import inspect
 from antiphon.cli.serve import serve
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, generate, evaluate, serve, inspect, demo):
+for verb in (train, generate, evaluate, serve, inspect, export, demo):
     app.command()(verb)
 
 

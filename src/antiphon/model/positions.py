@@ -32,7 +32,10 @@ class Positions(Protocol):
 
 
 class SinusoidalPositions(nn.Module):
-    """Sines and cosines of geometrically spaced wavelengths, added to the embeddings (Vaswani et al. 2017)."""
+    """Sines and cosines of geometrically spaced wavelengths, added to the embeddings (Vaswani et al. 2017).
+
+    The first token stands at 1, as in fairseq and the models of its family, so that weights can travel.
+    """
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -41,7 +44,7 @@ class SinusoidalPositions(nn.Module):
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         half = (self.d_model + 1) // 2
         rates = torch.exp(torch.arange(half, device=x.device) * (-math.log(10000.0) / max(half - 1, 1)))
-        angles = positions.unsqueeze(-1) * rates
+        angles = (positions.unsqueeze(-1) + 1) * rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)[..., : self.d_model]
         return x + waves.to(x.dtype)
 

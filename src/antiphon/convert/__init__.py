@@ -1,0 +1,1 @@
+"""Trained models as other libraries read them: one file a foreign format."""
