@@ -48,3 +48,11 @@ class FeedForward(nn.Module):
             x = F.gelu(self.inner(x))
         out: Tensor = self.outer(x)
         return out
+
+
+def score_tokens(features: Tensor, weight: Tensor, head: nn.Module | None) -> Tensor:
+    """features (..., D), output weights (V, D) -> logits (..., V). head: stands in for the weights where it is set."""
+    if head is None:
+        return F.linear(features, weight)
+    logits: Tensor = head(features)
+    return logits

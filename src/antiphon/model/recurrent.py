@@ -6,12 +6,11 @@ hidden state is made (Sutskever et al. 2014; Cho et al. 2014). With attention it
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.model.attention import RecurrentAttention
 from antiphon.model.dropout import Dropout
-from antiphon.model.layers import Memory, TokenEmbedding
+from antiphon.model.layers import Memory, TokenEmbedding, score_tokens
 from antiphon.model.state import DecodeState
 
 Hidden = tuple[Tensor, ...]  # (h,) of a GRU, (h, c) of an LSTM, each (B, D)
@@ -25,6 +24,10 @@ class RecurrentLayer(nn.Module):
         self.kind = kind
         cells = {"gru": nn.GRU, "lstm": nn.LSTM}
         self.cells = cells[kind](input_width, width, batch_first=True)
+        # The same weights as two linear layers, for one token at a time.
+        self.input_gates, self.hidden_gates = (nn.Linear(n, 1, device="meta") for n in (input_width, width))
+        self.input_gates.weight, self.input_gates.bias = self.cells.weight_ih_l0, self.cells.bias_ih_l0
+        self.hidden_gates.weight, self.hidden_gates.bias = self.cells.weight_hh_l0, self.cells.bias_hh_l0
 
     def forward(self, x: Tensor, hidden: Hidden) -> Tensor:
         """x (B, T, D_in), hidden at the start -> outputs (B, T, D)."""
@@ -34,11 +37,15 @@ class RecurrentLayer(nn.Module):
 
     def step(self, x: Tensor, hidden: Hidden) -> Hidden:
         """x (N, D_in) -> the next hidden state, whose first part is the output (N, D)."""
-        cells = self.cells
-        weights = (cells.weight_ih_l0, cells.weight_hh_l0, cells.bias_ih_l0, cells.bias_hh_l0)
+        from_input, from_hidden = self.input_gates(x), self.hidden_gates(hidden[0])
         if self.kind == "lstm":
-            return torch.lstm_cell(x, hidden, *weights)
-        return (torch.gru_cell(x, hidden[0], *weights),)
+            admit, forget, new, show = (from_input + from_hidden).chunk(4, dim=-1)
+            cell = torch.sigmoid(forget) * hidden[1] + torch.sigmoid(admit) * torch.tanh(new)
+            return torch.sigmoid(show) * torch.tanh(cell), cell
+        width = hidden[0].shape[-1]
+        reset, update = torch.sigmoid(from_input[..., : 2 * width] + from_hidden[..., : 2 * width]).chunk(2, dim=-1)
+        new = torch.tanh(torch.addcmul(from_input[..., 2 * width :], reset, from_hidden[..., 2 * width :]))
+        return (torch.lerp(new, hidden[0], update),)
 
 
 class RecurrentEncoder(nn.Module):
@@ -109,6 +116,7 @@ class RecurrentDecoder(nn.Module):
         self.bridges = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
         self.combine = nn.Linear(2 * width, width) if attention is not None else None
         self.output = output
+        self.head: nn.Module | None = None
         self.dropout = dropout
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
@@ -140,7 +148,7 @@ class RecurrentDecoder(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return F.linear(features, self.output)
+        return score_tokens(features, self.output, self.head)
 
     def start(self, memory: Memory) -> DecodeState:
         """One row for each source; the memory's attention keys are projected here, once."""

@@ -27,10 +27,11 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """Predicts a target from a memory: all of it with teacher forcing, or word by word.
 
-    output: the weights (V, D) that turn features into logits.
+    output: the weights (V, D) that turn features into logits. head: a layer that does so in their place, or None.
     """
 
     output: Tensor
+    head: nn.Module | None
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
         """target_in (B, T) -> (B, T, D)."""

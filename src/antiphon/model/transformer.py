@@ -5,7 +5,6 @@ row has its own age: keys and values of past tokens lie in caches whose place 0 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.model.attention import (
@@ -18,7 +17,7 @@ from antiphon.model.attention import (
     merge_heads,
 )
 from antiphon.model.dropout import Dropout
-from antiphon.model.layers import FeedForward, Memory, TokenEmbedding
+from antiphon.model.layers import FeedForward, Memory, TokenEmbedding, score_tokens
 from antiphon.model.positions import Frame, Positions
 from antiphon.model.state import DecodeState, pad_axis
 
@@ -134,6 +133,7 @@ class TransformerDecoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(embedding.weight.shape[1])
         self.output = output
+        self.head: nn.Module | None = None
         self.dropout = dropout
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class TransformerDecoder(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return F.linear(features, self.output)
+        return score_tokens(features, self.output, self.head)
 
     def start(self, memory: Memory) -> DecodeState:
         """One row for each source; the memory's keys and values are projected here, once."""
