@@ -207,12 +207,15 @@ def test_attention_of_the_wrong_row_is_found(monkeypatch: pytest.MonkeyPatch) ->
         check_attention(model, SOURCES, 3)
 
     sound(check)
-    best = active._best
+    candidates = active.ActiveBatch._candidates
 
-    def first(tokens: Any, scores: Any, width: int, attention: Any) -> Candidates:
-        return best(tokens, scores, width, attention and attention[:1] * len(attention))
+    def first(self: active.ActiveBatch, logits: Tensor) -> list[Candidates]:
+        found = candidates(self, logits)
+        for one in found:
+            one.attention = one.attention and list(one.attention[:1]) * len(one.attention)
+        return found
 
-    monkeypatch.setattr(active, "_best", first)
+    monkeypatch.setattr(active.ActiveBatch, "_candidates", first)
     broken(check)
 
 

@@ -4,7 +4,7 @@ Offline decoding and the server both run this loop; a request that ends leaves a
 It asks a model for `start` and `step` only, and leaves the choice of tokens to each request's own search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from antiphon.decoding.rules import forbid
 from antiphon.decoding.search import Candidates, Sampling, Search
 from antiphon.ids import BOS
+
+ENCODE_TOKENS = 1024  # source tokens, padding included, encoded at once: what lies between layers stays in the cache
+BLOCKS = 8
 
 
 class State(Protocol):
@@ -52,10 +55,14 @@ class ActiveBatch:
 
     @torch.inference_mode()
     def add(self, sources: Sequence[Sequence[int]], searches: Sequence[Search]) -> None:
-        """Encodes new sources (ids, each ending with EOS) together, and lets their searches join."""
-        state = self.model.start(sources)
-        state.keep_attention = self.keep_attention
-        self._state = state if self._state is None else self._state.join([state])
+        """Encodes new sources (ids, each ending with EOS), and lets their searches join. Sources of like lengths
+        should stand together: they are encoded a few at a time, padded to the longest of them."""
+        states = [self.model.start([sources[index] for index in chunk]) for chunk in _chunks(sources)]
+        for state in states:
+            state.keep_attention = self.keep_attention
+        if self._state is not None:
+            states.insert(0, self._state)
+        self._state = states[0].join(states[1:]) if len(states) > 1 else states[0]
         self.searches += searches
 
     @torch.inference_mode()
@@ -66,94 +73,130 @@ class ActiveBatch:
         widths = [len(search.live) for search in self.searches]
         for search, candidates in zip(self.searches, self._candidates(logits), strict=True):
             search.advance(candidates)
-        return self._retire(widths)
+        ended = [search for search in self.searches if not search.live]
+        self._move([search.parents if search.live else () for search in self.searches], widths)
+        return ended
 
+    @torch.inference_mode()
     def drop(self, search: Search) -> None:
         """A request that is not wanted any more: its rows are free at once."""
-        index = next((i for i, other in enumerate(self.searches) if other is search), None)
-        if index is None:
-            return
-        rows: list[int] = []
-        row = 0
-        for other in self.searches:
-            rows += [] if other is search else range(row, row + len(other.live))
-            row += len(other.live)
-        del self.searches[index]
-        self._state = self._state.select(rows) if rows else None
+        if any(other is search for other in self.searches):
+            widths = [len(other.live) for other in self.searches]
+            stay = [() if other is search else range(width) for other, width in zip(self.searches, widths, strict=True)]
+            self._move(stay, widths)
 
-    def _retire(self, widths: Sequence[int]) -> list[Search]:
-        """Moves the state's rows to where the live hypotheses came from (`widths`: how many each search had); the
-        searches without any leave, and are returned."""
-        rows: list[int] = []
+    def _move(self, parents: Sequence[Sequence[int]], widths: Sequence[int]) -> None:
+        """parents: for each search, which of its rows (`widths`: how many it had) go on; it leaves where none does.
+
+        The last searches take the places of those that leave, so that few rows move.
+        """
+        places: list[tuple[Search, list[int]]] = []
         offset = 0
-        for search, width in zip(self.searches, widths, strict=True):
-            rows += [offset + parent for parent in search.parents]
+        for search, rows, width in zip(self.searches, parents, widths, strict=True):
+            places.append((search, [offset + row for row in rows]))
             offset += width
-        ended = [search for search in self.searches if not search.live]
-        self.searches = [search for search in self.searches if search.live]
-        self._state = self._state.select(rows) if rows else None
-        return ended
+        index = 0
+        while index < len(places):
+            if places[index][1]:
+                index += 1
+            elif index == len(places) - 1:
+                places.pop()
+            else:
+                places[index] = places.pop()
+        self.searches = [search for search, _ in places]
+        self._state = self._state.select([row for _, rows in places for row in rows]) if places else None
 
     def _candidates(self, logits: Tensor) -> list[Candidates]:
         """logits (N, V) -> for each search, the best continuations of its rows, or the ones drawn."""
-        allowed = forbid(logits, self.searches)
-        log_z = logits.logsumexp(dim=-1, keepdim=True)
+        log_probs = logits.log_softmax(dim=-1)
+        forbid(log_probs, self.searches)
         seen = self._state.attention.cpu() if self._state.attention is not None else None
-        beams = [search for search in self.searches if not isinstance(search, Sampling)]
-        width = min(max((search.settings.beam_size for search in beams), default=1), logits.shape[1])
-        top_scores, top_tokens = allowed.topk(width, dim=-1)
-        top_scores = torch.where(top_scores == -torch.inf, top_scores, logits.gather(1, top_tokens)) - log_z
-        scores, tokens = top_scores.tolist(), top_tokens.tolist()
-        drawn = self._draw(allowed, logits, log_z)
-        candidates = []
+        found = self._best(log_probs)
         row = 0
         for index, search in enumerate(self.searches):
-            rows = len(search.live)
-            attention = None
+            rows = slice(row, row + len(search.live))
+            if isinstance(search, Sampling):
+                found[index] = _drawn(search, log_probs[rows])
             if seen is not None:
-                attention = list(seen[row : row + rows, ..., : self._state.lengths[index]])
-            if isinstance(search, Sampling):
-                found = drawn.pop(0)
-                found.attention = attention
-            else:
-                found = _best(tokens[row : row + rows], scores[row : row + rows], search.settings.beam_size, attention)
-            candidates.append(found)
-            row += rows
-        return candidates
+                found[index].attention = list(seen[rows, ..., : self._state.lengths[index]])
+            row = rows.stop
+        return found
 
-    def _draw(self, allowed: Tensor, logits: Tensor, log_z: Tensor) -> list[Candidates]:
-        """For each sampling search, one token for each of its samples."""
-        drawn = []
-        row = 0
-        for search in self.searches:
-            if isinstance(search, Sampling):
-                draws = search.draws()
-                rows = torch.tensor([row + index for index, _ in draws], device=logits.device)
-                numbers = torch.tensor([number for _, number in draws], device=logits.device)
-                tokens = sample(allowed[rows], numbers, search.settings)
-                log_probs = (logits[rows].gather(1, tokens.unsqueeze(1)) - log_z[rows]).squeeze(1)
-                drawn.append(Candidates([index for index, _ in draws], tokens.tolist(), log_probs.tolist()))
-            row += len(search.live)
-        return drawn
+    def _best(self, log_probs: Tensor) -> list[Candidates]:
+        """log_probs (N, V) -> for each search, its `beam_size` best continuations over all of its rows, best first."""
+        widest = max(1 if isinstance(search, Sampling) else search.settings.beam_size for search in self.searches)
+        values, tokens = top(log_probs, min(widest, log_probs.shape[1]))
+        rows = torch.zeros_like(tokens)
+        counts = [len(search.live) for search in self.searches]
+        if len(tokens) > len(counts):
+            values, tokens, rows = self._best_of_rows(values, tokens, counts, widest)
+        widths = [search.settings.beam_size for search in self.searches]
+        lists = zip(rows.tolist(), tokens.tolist(), values.tolist(), widths, strict=True)
+        return [Candidates(*(part[:width] for part in parts)) for *parts, width in lists]
 
-
-def _best(tokens: list[list[int]], scores: list[list[float]], width: int, attention: list[Any] | None) -> Candidates:
-    """tokens and scores: for each row its best continuations, best first -> the first `width` of each."""
-    rows = [row for row, found in enumerate(tokens) for _ in found[:width]]
-    return Candidates(
-        rows,
-        [token for found in tokens for token in found[:width]],
-        [s for found in scores for s in found[:width]],
-        attention,
-    )
+    def _best_of_rows(
+        self, values: Tensor, tokens: Tensor, counts: Sequence[int], widest: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """values and tokens (N, k): the best of each row, counts: rows of each search -> the `widest` best of each
+        search by their score: log-probabilities, tokens, and which of its rows."""
+        device, width = values.device, tokens.shape[1]
+        live = torch.tensor(counts, device=device).unsqueeze(1)
+        inside = torch.arange(max(counts), device=device) < live
+        grid = torch.zeros(inside.shape, dtype=torch.long, device=device)
+        grid[inside] = torch.arange(len(tokens), device=device)
+        values, tokens = values[grid].masked_fill(~inside.unsqueeze(-1), -torch.inf).flatten(1), tokens[grid].flatten(1)
+        scores = [h.score for search in self.searches for h in search.live]
+        scores_of_rows = torch.tensor(scores, dtype=torch.float64, device=device)[grid].repeat_interleave(width, dim=1)
+        order = (values + scores_of_rows).topk(min(widest, values.shape[1]), dim=-1).indices
+        return values.gather(1, order), tokens.gather(1, order), (order // width).minimum(live - 1)
 
 
-def sample(logits: Tensor, numbers: Tensor, settings: Any) -> Tensor:
-    """logits (N, V), numbers (N,) in [0, 1) -> tokens (N,), by inverting the distribution that the settings shape.
+def _chunks(sources: Sequence[Sequence[int]]) -> Iterator[range]:
+    """Neighbours that are encoded together: as many as stay below ENCODE_TOKENS, padding included."""
+    start = longest = 0
+    for index, source in enumerate(sources):
+        longest = max(longest, len(source))
+        if index > start and (index + 1 - start) * longest > ENCODE_TOKENS:
+            yield range(start, index)
+            start, longest = index, len(source)
+    yield range(start, len(sources))
+
+
+def top(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """x (N, V) -> the `count` largest values of each row and their places, each (N, count), the largest first.
+
+    Where V is large, by blocks: the largest values lie in the blocks with the largest maxima.
+    """
+    num_rows, width = x.shape
+    per_block = width // BLOCKS
+    if width < 64 * count * BLOCKS or x.device.type != "cpu":
+        return x.topk(count, dim=-1)
+    # Block j is made of the columns j, j + per_block, ...: their maxima are one pass over whole vectors.
+    main = x[:, : per_block * BLOCKS].view(num_rows, BLOCKS, per_block)
+    blocks = main.amax(1).topk(count, dim=-1).indices
+    starts = torch.arange(0, per_block * BLOCKS, per_block)
+    rest = torch.arange(per_block * BLOCKS, width).expand(num_rows, -1)
+    places = torch.cat([(blocks.unsqueeze(1) + starts.unsqueeze(1)).flatten(1), rest], dim=1)
+    values, order = x.gather(1, places).topk(count, dim=-1)
+    return values, places.gather(1, order)
+
+
+def _drawn(search: Sampling, log_probs: Tensor) -> Candidates:
+    """log_probs (rows of the search, V) -> one token for each of its samples."""
+    draws = search.draws()
+    rows = torch.tensor([row for row, _ in draws], device=log_probs.device)
+    numbers = torch.tensor([number for _, number in draws], device=log_probs.device)
+    tokens = sample(log_probs[rows], numbers, search.settings)
+    values = log_probs[rows].gather(1, tokens.unsqueeze(1)).squeeze(1)
+    return Candidates(rows.tolist(), tokens.tolist(), values.tolist())
+
+
+def sample(log_probs: Tensor, numbers: Tensor, settings: Any) -> Tensor:
+    """log_probs (N, V), numbers (N,) in [0, 1) -> tokens (N,), by inverting the distribution that the settings shape.
 
     top_p keeps the smallest set of the most probable tokens that reaches it (Holtzman et al. 2020).
     """
-    probabilities, tokens = torch.softmax(logits / settings.temperature, dim=-1).sort(
+    probabilities, tokens = torch.softmax(log_probs / settings.temperature, dim=-1).sort(
         dim=-1, descending=True, stable=True
     )
     total = probabilities.cumsum(dim=-1)

@@ -6,7 +6,6 @@ from antiphon.decoding.active import ActiveBatch, StepModel
 from antiphon.decoding.search import Hypothesis, Search
 
 MAX_ROWS = 128  # rows that a running batch is filled up to
-MAX_PADDED = 8192  # source tokens, padding included, encoded at once
 
 
 def decode(
@@ -34,22 +33,19 @@ def decode_stream(
     batch = ActiveBatch(model, keep_attention)
     while waiting or batch.searches:
         if waiting and batch.num_rows <= MAX_ROWS // 2:
-            chosen = _next_chunk(waiting, sources, searches, MAX_ROWS - batch.num_rows)
+            chosen = _next_chunk(waiting, searches, MAX_ROWS - batch.num_rows)
             batch.add([sources[index] for index in chosen], [searches[index] for index in chosen])
         for search in batch.step():
             yield place[id(search)], search.results()
 
 
-def _next_chunk(
-    waiting: list[int], sources: Sequence[Sequence[int]], searches: Sequence[Search], free_rows: int
-) -> list[int]:
+def _next_chunk(waiting: list[int], searches: Sequence[Search], free_rows: int) -> list[int]:
     """Takes from the end of `waiting` as many as fit: at least one."""
     chosen: list[int] = []
-    longest = len(sources[waiting[-1]])
     while waiting:
         settings = searches[waiting[-1]].settings
         free_rows -= settings.n_best if settings.sample else settings.beam_size
-        if chosen and (free_rows < 0 or (len(chosen) + 1) * longest > MAX_PADDED):
+        if chosen and free_rows < 0:
             break
         chosen.append(waiting.pop())
     return chosen

@@ -3,7 +3,7 @@
 Rules change which tokens can be chosen, never the probability that a chosen one counts with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,39 +14,46 @@ from antiphon.ids import BOS, EOS, PAD, UNK
 NEVER = [PAD, UNK, BOS]
 
 
-def forbid(logits: Tensor, searches: Sequence[Search]) -> Tensor:
-    """logits (N, V), rows in the order of the searches' live ones -> a copy with -inf where a rule says no."""
-    allowed = logits.clone()
-    allowed[:, NEVER] = -torch.inf
+def forbid(log_probs: Tensor, searches: Sequence[Search]) -> None:
+    """log_probs (N, V), rows in the order of the searches' live ones: puts -inf where a rule says no, in place."""
+    ruled = []
     row = 0
     for search in searches:
         settings = search.settings
-        plain = not (settings.min_length or settings.no_repeat_ngram or search.prefix)
-        for hypothesis in search.live:
-            if not plain:
-                _forbid_row(allowed[row], search, hypothesis)
-            row += 1
-    return allowed
+        if settings.min_length or settings.no_repeat_ngram or search.prefix:
+            ruled += [(row + place, search, hypothesis) for place, hypothesis in enumerate(search.live)]
+        row += len(search.live)
+    forced = {row: log_probs[row, token].clone() for row, token in _next_of_prefix(ruled)}
+    log_probs.index_fill_(1, torch.tensor(NEVER, device=log_probs.device), -torch.inf)
+    for row, search, hypothesis in ruled:
+        if row in forced:
+            log_probs[row].fill_(-torch.inf)
+            log_probs[row, search.prefix[len(hypothesis.tokens)]] = forced[row]
+        else:
+            _forbid_row(log_probs[row], search, hypothesis)
 
 
-def _forbid_row(allowed: Tensor, search: Search, hypothesis: Hypothesis) -> None:
-    """allowed (V,), changed in place."""
-    age = len(hypothesis.tokens)
-    if age < len(search.prefix):
-        token = search.prefix[age]
-        allowed.fill_(-torch.inf)
-        allowed[token] = 0.0
-        return
+def _next_of_prefix(ruled: Sequence[tuple[int, Search, Hypothesis]]) -> Iterator[tuple[int, int]]:
+    """(row, token) where a forced prefix goes on."""
+    for row, search, hypothesis in ruled:
+        age = len(hypothesis.tokens)
+        if age < len(search.prefix):
+            yield row, search.prefix[age]
+
+
+def _forbid_row(log_probs: Tensor, search: Search, hypothesis: Hypothesis) -> None:
+    """log_probs (V,), changed in place."""
     banned = repeats(hypothesis.tokens, search.settings.no_repeat_ngram)
     if banned:
-        allowed[banned] = -torch.inf
-    if age < search.settings.min_length and not (banned and _only_end_left(allowed)):
-        allowed[EOS] = -torch.inf
+        log_probs[banned] = -torch.inf
+    short = len(hypothesis.tokens) < search.settings.min_length
+    if short and not (banned and _only_end_left(log_probs)):
+        log_probs[EOS] = -torch.inf
 
 
-def _only_end_left(allowed: Tensor) -> bool:
-    """allowed (V,): there is nothing to choose but EOS, so an output may end before its `min_length`."""
-    return int((allowed > -torch.inf).sum()) == 1
+def _only_end_left(log_probs: Tensor) -> bool:
+    """log_probs (V,): there is nothing to choose but EOS, so an output may end before its `min_length`."""
+    return int((log_probs > -torch.inf).sum()) == 1
 
 
 def repeats(tokens: Sequence[int], size: int) -> list[int]:

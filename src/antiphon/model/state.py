@@ -47,23 +47,17 @@ class DecodeState:
         return len(self.owner)
 
     def select(self, rows: Sequence[int]) -> Self:
-        """The state of `rows` (indices of today's, ascending by source): drops, repeats and reorders in one gather.
+        """The state of `rows` (indices of today's, those of a source together): drops, repeats and reorders.
 
-        A source without rows leaves; the others' tensors do not move unless one leaves.
+        A source without rows leaves. This state is used up: what does not move stays in its tensors.
         """
         owners = [self.owner[row] for row in rows]
-        kept = sorted(set(owners))
-        if len(kept) == len(self.lengths):
-            shared, lengths = self.shared, self.lengths
-        else:
-            lengths = [self.lengths[source] for source in kept]
-            shared = self._gather(self.shared, kept, max(lengths, default=0))
+        kept = list(dict.fromkeys(owners))
         place = {source: new for new, source in enumerate(kept)}
-        in_place = len(rows) == self.num_rows and all(row == index for index, row in enumerate(rows))
-        past = self.past if in_place else self._gather(self.past, rows, None)
+        lengths = [self.lengths[source] for source in kept]
         return type(self)(
-            shared,
-            past,
+            self._gather(self.shared, kept, max(lengths, default=0)),
+            self._gather(self.past, rows, None),
             lengths,
             self.ragged,
             [place[source] for source in owners],
@@ -119,11 +113,20 @@ class DecodeState:
         return torch.tensor([s * width + rank for s, rank in zip(self.owner, ranks, strict=True)]), width
 
     def _gather(self, tensors: dict[str, Tensor], rows: Sequence[int], length: int | None) -> dict[str, Tensor]:
+        """The tensors of `rows`, cut to `length`. If few rows move, only these are copied, within the tensors."""
+        moved = [new for new, old in enumerate(rows) if new != old]
         gathered = {}
         for name, tensor in tensors.items():
             if length is not None and name in self.ragged:
                 tensor = tensor.narrow(self.ragged[name], 0, length)
-            gathered[name] = tensor.index_select(0, torch.tensor(rows, dtype=torch.long, device=tensor.device))
+            if 2 * len(moved) > len(rows) or len(rows) > len(tensor):
+                tensor = tensor.index_select(0, torch.tensor(rows, dtype=torch.long, device=tensor.device))
+            elif moved:
+                old, new = torch.tensor([[rows[place] for place in moved], moved], device=tensor.device)
+                tensor = tensor[: len(rows)].index_copy_(0, new, tensor.index_select(0, old))
+            else:
+                tensor = tensor[: len(rows)]
+            gathered[name] = tensor
         return gathered
 
     def _concatenate(self, tensors: Sequence[Tensor], name: str) -> Tensor:
