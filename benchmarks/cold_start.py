@@ -1,9 +1,12 @@
 """Cold start: how long until a new process has answered, beside what `import torch` takes alone.
 
     python benchmarks/cold_start.py RUN
+    python benchmarks/cold_start.py RUN --peers ctranslate2 huggingface
 
 RUN is a folder that `antiphon train` or `antiphon demo` wrote; without it, a small model of the demo's size
-(its weights random, its output cut short) is written to a temporary folder. The commands take turns.
+(its weights random, its output cut short) is written to a temporary folder. The commands take turns. Peers get the
+same model, exported, with no more imports than a first answer needs: Hugging Face with its tokenizer, text in and text
+out; CTranslate2 with pieces in and out, so without a tokenizer.
 """
 
 import argparse
@@ -12,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from machine import facts, print_facts
+from peers import export, interpreter
 from tables import columns, spread
 from turns import write_json
 
@@ -24,23 +29,64 @@ SENTENCE = "The cat ate the mouse."
 IMPORT, HELP, GENERATE = 'python -c "import torch"', "antiphon --help", "antiphon generate RUN, one sentence"
 
 
-def commands(run: Path) -> dict[str, list[str]]:
+PEERS = {
+    "huggingface": """
+import sys
+from transformers import AutoTokenizer, M2M100ForConditionalGeneration
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = M2M100ForConditionalGeneration.from_pretrained(sys.argv[1])
+found = model.generate(**tokenizer(sys.stdin.readline().strip(), return_tensors="pt"))
+print(tokenizer.batch_decode(found, skip_special_tokens=True)[0])
+""",
+    "ctranslate2": """
+import sys
+import ctranslate2
+translator = ctranslate2.Translator(sys.argv[1])
+print(*translator.translate_batch([sys.stdin.readline().split()], beam_size=1)[0].hypotheses[0])
+""",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process, and the line it is given."""
+
+    words: Sequence[str]
+    line: str = SENTENCE
+
+
+def commands(run: Path, peers: Sequence[str], exports: Path) -> dict[str, Command]:
     antiphon = [str(Path(sys.executable).parent / "antiphon")]
-    return {
-        "python -c pass": [sys.executable, "-c", "pass"],
-        IMPORT: [sys.executable, "-c", "import torch"],
-        HELP: [*antiphon, "--help"],
-        GENERATE: [*antiphon, "generate", str(run), "-"],
+    found = {
+        "python -c pass": Command([sys.executable, "-c", "pass"]),
+        IMPORT: Command([sys.executable, "-c", "import torch"]),
+        HELP: Command([*antiphon, "--help"]),
+        GENERATE: Command([*antiphon, "generate", str(run), "-"]),
     }
+    for peer in peers:
+        line = pieces(run) if peer == "ctranslate2" else SENTENCE
+        found[f"{peer}, one sentence"] = Command(
+            [interpreter(peer), "-c", PEERS[peer], export(run, peer, exports)], line
+        )
+    return found
 
 
-def seconds(command: Sequence[str]) -> tuple[float, str]:
+def pieces(run: Path) -> str:
+    """The sentence as the names of its tokens."""
+    import antiphon
+
+    source = antiphon.load(run).tokenizers.source
+    names = {token: name for name, token in source.vocabulary.items()}
+    return " ".join(names[token] for token in source.encode(SENTENCE))
+
+
+def seconds(command: Command) -> tuple[float, str]:
     """The wall time of a process that is given one sentence, and what it printed."""
     start = time.perf_counter()
-    done = subprocess.run(command, input=SENTENCE + "\n", capture_output=True, text=True)
+    done = subprocess.run(command.words, input=command.line + "\n", capture_output=True, text=True)
     taken = time.perf_counter() - start
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: ended with code {done.returncode}:\n{done.stderr}")
+        raise SystemExit(f"{' '.join(command.words)}: ended with code {done.returncode}:\n{done.stderr}")
     return taken, done.stdout
 
 
@@ -58,16 +104,16 @@ def small_run(folder: Path) -> Path:
     return folder
 
 
-def measure(run: Path, rounds: int) -> dict[str, list[float]]:
+def measure(asked: Mapping[str, Command], rounds: int) -> dict[str, list[float]]:
     """Seconds of each command in each round; a first round fills the disk's cache and does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in commands(run)}
+    taken: dict[str, list[float]] = {name: [] for name in asked}
     for number in range(rounds + 1):
-        for name, command in commands(run).items():
+        for name, command in asked.items():
             found, printed = seconds(command)
             if number:
                 taken[name].append(found)
-            elif name == GENERATE:
-                print(f"{SENTENCE} -> {printed.strip()}")
+            elif name.endswith("one sentence"):
+                print(f"{name}: {command.line} -> {printed.strip()}")
     return taken
 
 
@@ -82,6 +128,7 @@ def print_results(taken: dict[str, list[float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Wall time of cold commands, taking turns.")
     parser.add_argument("run", type=Path, nargs="?", help="a run folder; left out: an untrained model")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help="that peers.py has installed")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path, help="also write everything here")
     args = parser.parse_args()
@@ -89,7 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or small_run(Path(folder) / "run")
         print(f"run: {args.run or 'untrained, of the preset tiny'}; {args.rounds} rounds, medians", flush=True)
-        taken = measure(run, args.rounds)
+        taken = measure(commands(run, args.peers, Path(folder)), args.rounds)
     print_results(taken)
     if args.json:
         write_json(args.json, {"machine": facts(), "run": str(run), "seconds": taken})

@@ -23,7 +23,7 @@ from machine import facts, print_facts
 from operators import print_operators, profiler
 from tables import columns, ratio, spread
 from torch import Tensor
-from turns import Turns, contenders, environment, play, write_json
+from turns import Entry, Turns, environment, play, write_json
 from workload import SIZES, VOCABULARY, config, network, read_ids, write_ids
 
 from antiphon.config import GenerationConfig
@@ -180,8 +180,9 @@ def main() -> None:
             return
         specs = named_specs(args, ids)
         once = dict.fromkeys(specs, 1)
-        with contenders(__file__, specs, environment(args.threads, args.malloc)) as players:
-            counted = play(players, args.rounds, once, once)
+        variables = environment(args.threads, args.malloc)
+        entries = {name: Entry(__file__, spec, variables) for name, spec in specs.items()}
+        counted = play(entries, args.rounds, once, once)
     print_results(counted, args)
     if args.json:
         asked_all = {name: str(value) for name, value in vars(args).items()}
