@@ -22,7 +22,7 @@ FLOORS = [
     {"training", "convert"},
     {"run"},
     {"decoding", "data", "model"},
-    {"tokenizer", "files"},
+    {"tokenizer", "files", "kernels"},
     {"config", "ids", "metrics", "plots"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

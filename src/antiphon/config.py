@@ -41,7 +41,9 @@ class ModelConfig(Table):
     """The shape of the encoder-decoder."""
 
     encoder: Architecture = Field("transformer", description="kind of encoder")
-    decoder: Architecture = Field("transformer", description="kind of decoder")
+    decoder: Architecture | Literal["ssru"] = Field(
+        "transformer", description="kind of decoder; ssru: a transformer with a recurrence for its self-attention"
+    )
     attention: Literal["additive", "dot", "none"] = Field(
         "additive", description="how a recurrent decoder looks at the source; none: through one vector"
     )
@@ -68,7 +70,7 @@ class ModelConfig(Table):
                 f"d_model ({self.d_model}) must be even for an encoder that reads in both directions, half of it each; "
                 "change it, or set bidirectional to false"
             )
-        if "transformer" in (self.encoder, self.decoder):
+        if {"transformer", "ssru"} & {self.encoder, self.decoder}:
             if self.d_model % self.num_heads:
                 raise ValueError(
                     f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads}); change one of them"
@@ -168,6 +170,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "base": {
         "model": {"d_model": 512, "d_ff": 2048, "num_heads": 8, "encoder_layers": 6, "decoder_layers": 6},
+        "training": {"learning_rate": 5e-4, "max_steps": 50000, "warmup_steps": 4000},
+    },
+    "fast": {
+        "model": {
+            "d_model": 512,
+            "d_ff": 2048,
+            "num_heads": 8,
+            "encoder_layers": 6,
+            "decoder": "ssru",
+            "decoder_layers": 2,
+        },
         "training": {"learning_rate": 5e-4, "max_steps": 50000, "warmup_steps": 4000},
     },
     "recurrent": {

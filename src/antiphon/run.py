@@ -12,10 +12,11 @@ No pickle is read or written.
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from antiphon.config import Config, GenerationConfig, changed, generation_settin
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
+from antiphon.model.packed import WORTH, Precision, gain, pack
 from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.tokenizer import TokenizerPair
 
@@ -36,6 +38,7 @@ CONFIG, FACTS, WEIGHTS, METRICS, LOSS_CURVE = (
     "loss.png",
 )
 CHECKPOINTS = "checkpoints"
+FEWEST_SOURCES = 8  # for a worker
 SCORE_TOKENS = 4096  # padded target tokens scored at once
 
 
@@ -82,6 +85,8 @@ class Model:
         self.tokenizers = tokenizers
         self.config = config
         self.facts = facts
+        self.precision: Precision = "float32"  # of the linear layers
+        self.workers = 1  # running batches side by side in `generate`, each on one core
 
     @classmethod
     def new(cls, config: Config, tokenizers: TokenizerPair, facts: Facts) -> Self:
@@ -90,13 +95,25 @@ class Model:
         return cls(build(config.model, *sizes, tokenizers.joint, config.training.seed), tokenizers, config, facts)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
-        """The model in a run folder. Raises ValueError, in a sentence, when there is none or it is broken."""
+    def load(
+        cls, folder: str | Path, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0
+    ) -> Self:
+        """The model in a run folder, for inference.
+
+        precision: of the linear layers; "auto" is int8 where a short timing finds it faster on this processor. workers:
+        running batches side by side; 0: one for each core. Raises ValueError, in a sentence, when there is no model, it
+        is broken, or the device or precision cannot be had.
+        """
         folder = Path(folder)
         config = read_config(folder)
         model = cls.new(config, tokenizer.load(folder), read_facts(folder))
         load_weights(model.network, folder / WEIGHTS)
-        model.network.eval().to(find_device(device))
+        network = model.network.eval().to(find_device(device))
+        if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
+            pack(network)
+            model.precision = "int8"
+        on_cores = network.device.type == "cpu"
+        model.workers = (workers or len(os.sched_getaffinity(0))) if on_cores else 1
         return model
 
     def save(self, folder: Path) -> None:
@@ -114,6 +131,11 @@ class Model:
         files.write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
 
     def save_weights(self, folder: Path) -> None:
+        """Raises ValueError for a model that was loaded in another precision than float32."""
+        if self.precision != "float32":
+            raise ValueError(
+                f"the weights are in {self.precision} now; load the model with precision='float32' to save."
+            )
         files.write_tensors(folder / WEIGHTS, dict(self.network.named_parameters()))
 
     def generate(self, sources: Sequence[str], *, prefix: str = "", **settings: Any) -> list[str]:
@@ -145,7 +167,8 @@ class Model:
         ids = [self.source_ids(sources[index]) for index in asked]
         forced = self.tokenizers.target.encode(prefix) if prefix else []
         searches = [make_search(wanted, self.max_length(len(source), wanted), forced) for source in ids]
-        for place, hypotheses in decode_stream(self.network, ids, searches, attention):
+        workers = min(self.workers, -(-len(ids) // FEWEST_SOURCES))
+        for place, hypotheses in decode_stream(self.network, ids, searches, attention, max(workers, 1)):
             yield asked[place], [self.output(hypothesis) for hypothesis in hypotheses]
 
     def source_ids(self, text: str) -> list[int]:
@@ -199,9 +222,11 @@ class Model:
         return (right * (target_out != PAD)).sum(1)
 
 
-def load(folder: str | Path, device: str = "cpu") -> Model:
-    """The model in a run folder. Raises ValueError, in a sentence, when there is none or it is broken."""
-    return Model.load(folder, device)
+def load(
+    folder: str | Path, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0
+) -> Model:
+    """As `Model.load`."""
+    return Model.load(folder, device, precision, workers)
 
 
 def find_device(name: str) -> torch.device:

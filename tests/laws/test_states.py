@@ -10,7 +10,7 @@ from laws.checks import assert_close, check_padding, check_rows, check_stepping
 from laws.toys import ARCHITECTURES, FAMILIES, VOCAB, random_model, random_source
 
 from antiphon.ids import BOS
-from antiphon.model.transformer import CACHE_BLOCK
+from antiphon.model.attention import CACHE_BLOCK
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)

@@ -29,7 +29,7 @@ def tiny(**settings: Any) -> ModelConfig:
 
 def _architectures() -> dict[str, ModelConfig]:
     """Every encoder with every decoder, its attention, its input feeding, and the positions where needed."""
-    decoders: dict[str, dict[str, Any]] = {"transformer": {"decoder": "transformer"}}
+    decoders: dict[str, dict[str, Any]] = {name: {"decoder": name} for name in ("transformer", "ssru")}
     for kind in RECURRENT:
         for attention in ("additive", "dot"):
             for feeding in (True, False):
@@ -54,6 +54,7 @@ FAMILIES = (
     "transformer>transformer-relative",
     "gru>lstm-additive-feeding",
     "lstm>gru-dot",
+    "transformer>ssru-rotary",
     "lstm>gru-none",
 )
 

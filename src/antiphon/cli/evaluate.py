@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from antiphon.cli.flags import Beam, Device, Pairs, Run, SourceKey, TargetKey
+from antiphon.cli.flags import Beam, Device, Pairs, Precision, PrecisionFlag, Run, SourceKey, TargetKey
 
 
 def evaluate(
@@ -16,6 +16,7 @@ def evaluate(
     source_key: SourceKey = "source",
     target_key: TargetKey = "target",
     device: Device = "cpu",
+    precision: PrecisionFlag = Precision.auto,
 ) -> None:
     """Measure a model on PAIRS: BLEU and chrF with their signatures, exact match, WER and PER, the worst outputs.
 
@@ -25,6 +26,6 @@ def evaluate(
     from antiphon.evaluation.evaluate import evaluate as measure
     from antiphon.run import Model
 
-    model = Model.load(run, device)
+    model = Model.load(run, device, precision.value)
     report = measure(model, read_pairs(pairs, source_key=source_key, target_key=target_key), worst, beam_size=beam)
     typer.echo(report.to_json() if as_json else report.to_text())

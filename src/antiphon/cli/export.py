@@ -30,7 +30,7 @@ def export(
     """
     from antiphon.run import Model
 
-    model = Model.load(run)
+    model = Model.load(run, precision="float32")
     if format is Format.ctranslate2:
         from antiphon.convert.ctranslate2 import export as write
 

@@ -1,9 +1,17 @@
 """Flags that several verbs share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    int8 = "int8"
+
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `antiphon train` wrote.", show_default=False)]
 Pairs = Annotated[
@@ -19,3 +27,7 @@ SourceKey = Annotated[str, typer.Option(help="JSON lines: the key of the source.
 TargetKey = Annotated[str, typer.Option(help="JSON lines: the key of the target.")]
 Beam = Annotated[int | None, typer.Option(help="Hypotheses kept at each step; 1 is greedy.", show_default="1")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
+PrecisionFlag = Annotated[
+    Precision,
+    typer.Option("--precision", help="Of the linear layers; auto: int8 where it is faster here, by a short timing."),
+]

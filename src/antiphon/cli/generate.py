@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antiphon.cli.flags import Beam, Device, Run
+from antiphon.cli.flags import Beam, Device, Precision, PrecisionFlag, Run
 
 if TYPE_CHECKING:
     from antiphon.run import Output
@@ -49,6 +49,7 @@ def generate(
         bool, typer.Option("--json", help="A JSON object a line: source, outputs, scores, tokens.")
     ] = False,
     device: Device = "cpu",
+    precision: PrecisionFlag = Precision.auto,
 ) -> None:
     """Answer each line of FILE: lines in, lines out, in order.
 
@@ -58,7 +59,7 @@ def generate(
     from antiphon.data.pairs import read_lines
     from antiphon.run import Model
 
-    model = Model.load(run, device)
+    model = Model.load(run, device, precision.value)
     settings: dict[str, Any] = {
         "beam_size": beam if beam is not None or sample else n_best,
         "n_best": n_best,

@@ -1,6 +1,10 @@
-"""Decoding many sources offline: sorted by length, through one running batch, results in the order asked."""
+"""Decoding many sources offline: sorted by length, through running batches, results in the order asked."""
 
+import queue
+import threading
 from collections.abc import Iterator, Sequence
+
+import torch
 
 from antiphon.decoding.active import ActiveBatch, StepModel
 from antiphon.decoding.search import Hypothesis, Search
@@ -13,10 +17,11 @@ def decode(
     sources: Sequence[Sequence[int]],
     searches: Sequence[Search],
     keep_attention: bool = False,
+    workers: int = 1,
 ) -> list[list[Hypothesis]]:
     """sources: ids, each ending with EOS; a search for each -> its results, in the same order."""
     results: dict[int, list[Hypothesis]] = {}
-    for index, found in decode_stream(model, sources, searches, keep_attention):
+    for index, found in decode_stream(model, sources, searches, keep_attention, workers):
         results[index] = found
     return [results[index] for index in range(len(sources))]
 
@@ -26,26 +31,78 @@ def decode_stream(
     sources: Sequence[Sequence[int]],
     searches: Sequence[Search],
     keep_attention: bool = False,
+    workers: int = 1,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """As `decode`, but yields (index, results) as each source ends; the longest sources begin."""
-    waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))
-    place = {id(search): index for index, search in enumerate(searches)}
+    """As `decode`, but yields (index, results) as each source ends; the longest sources begin.
+
+    workers: running batches side by side, each in a thread of its own and on one core. They share the model's weights.
+    """
+    waiting = _Waiting(sources, searches, workers)
+    if workers == 1:
+        yield from _run(model, waiting, keep_attention)
+        return
+    found: queue.SimpleQueue[tuple[int, list[Hypothesis]] | BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        try:
+            for one in _run(model, waiting, keep_attention):
+                found.put(one)
+            found.put(None)
+        except BaseException as error:
+            found.put(error)
+
+    threads = [threading.Thread(target=work, name=f"antiphon-decode-{number}") for number in range(workers)]
+    try:
+        for thread in threads:
+            thread.start()
+        running = workers
+        while running:
+            one = found.get()
+            if isinstance(one, BaseException):
+                raise one
+            if one is None:
+                running -= 1
+            else:
+                yield one
+    finally:
+        waiting.stopped = True
+        for thread in threads:
+            thread.join()
+
+
+class _Waiting:
+    """Sources that no running batch has taken yet, the shortest first. Any thread may take some."""
+
+    def __init__(self, sources: Sequence[Sequence[int]], searches: Sequence[Search], workers: int) -> None:
+        self.sources, self.searches = sources, searches
+        self.order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+        self.share = -(-len(sources) // workers)  # no worker begins with more, so that all have something to do
+        self.lock = threading.Lock()
+        self.stopped = False
+
+    def take(self, free_rows: int) -> list[int]:
+        """As many of the longest as fit: at least one, if there is one."""
+        chosen: list[int] = []
+        with self.lock:
+            while self.order and len(chosen) < self.share:
+                settings = self.searches[self.order[-1]].settings
+                free_rows -= settings.n_best if settings.sample else settings.beam_size
+                if chosen and free_rows < 0:
+                    break
+                chosen.append(self.order.pop())
+        return chosen
+
+
+def _run(model: StepModel, waiting: _Waiting, keep_attention: bool) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """One running batch, until nothing waits."""
     batch = ActiveBatch(model, keep_attention)
-    while waiting or batch.searches:
-        if waiting and batch.num_rows <= MAX_ROWS // 2:
-            chosen = _next_chunk(waiting, searches, MAX_ROWS - batch.num_rows)
-            batch.add([sources[index] for index in chosen], [searches[index] for index in chosen])
+    index_of: dict[int, int] = {}
+    while not waiting.stopped:
+        if batch.num_rows <= MAX_ROWS // 2 and (chosen := waiting.take(MAX_ROWS - batch.num_rows)):
+            index_of |= {id(waiting.searches[index]): index for index in chosen}
+            batch.add([waiting.sources[index] for index in chosen], [waiting.searches[index] for index in chosen])
+        if not batch.searches:
+            return
         for search in batch.step():
-            yield place[id(search)], search.results()
-
-
-def _next_chunk(waiting: list[int], searches: Sequence[Search], free_rows: int) -> list[int]:
-    """Takes from the end of `waiting` as many as fit: at least one."""
-    chosen: list[int] = []
-    while waiting:
-        settings = searches[waiting[-1]].settings
-        free_rows -= settings.n_best if settings.sample else settings.beam_size
-        if chosen and free_rows < 0:
-            break
-        chosen.append(waiting.pop())
-    return chosen
+            yield index_of.pop(id(search)), search.results()

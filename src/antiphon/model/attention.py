@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.model.positions import Frame, rotate
+from antiphon.model.state import DecodeState, pad_axis
 
+CACHE_BLOCK = 16  # caches grow by so many tokens at a time
 HIDDEN = -1e9  # score of a key that may not be seen
 
 
@@ -48,7 +50,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.head_width = num_heads, d_model // num_heads
         self.project = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
 
@@ -58,10 +60,38 @@ class SelfAttention(nn.Module):
         return rotate(query, frame.rotation), rotate(key, frame.rotation), value
 
     def forward(self, x: Tensor, frame: Frame) -> Tensor:
-        """x (B, T, D) -> (B, T, D); frame.bias says who may see whom."""
+        """x (B, T, D) -> (B, T, D); the frame says who may see whom."""
         query, key, value = self.heads(x, frame)
-        out: Tensor = self.output(merge_heads(attend(query, key, value, frame.bias)[0]))
+        out: Tensor = self.output(merge_heads(attend(query, key, value, frame.added())[0]))
         return out
+
+    def start(self, index: int, memory: Tensor) -> dict[str, Tensor]:
+        """What layer `index` keeps of each row's past before there is any; memory (B, S, D)."""
+        empty = memory.new_empty(len(memory), self.num_heads, 0, self.head_width)
+        return {f"key{index}": empty, f"value{index}": empty}
+
+    def step(self, x: Tensor, frame: Frame, state: DecodeState, index: int) -> Tensor:
+        """x (N, D), a new token a row -> (N, D); its key and value join those of layer `index` that the state keeps."""
+        query, key, value = self.heads(x.unsqueeze(1), frame)
+        keys, values = (write_cache(state, f"{name}{index}", new) for name, new in (("key", key), ("value", value)))
+        attended, _ = attend(query, keys, values, frame.added())
+        out: Tensor = self.output(merge_heads(attended).squeeze(1))
+        return out
+
+
+def write_cache(state: DecodeState, name: str, new: Tensor) -> Tensor:
+    """Puts new (N, H, 1, K) at each row's age into a cache (N, H, C, K), which grows in blocks; returns the cache up to
+    the oldest row's token."""
+    oldest = max(state.ages)
+    cache = state.past[name]
+    if cache.shape[2] <= oldest:
+        cache = state.past[name] = pad_axis(cache, 2, (oldest // CACHE_BLOCK + 1) * CACHE_BLOCK)
+    if min(state.ages) == oldest:
+        cache[:, :, oldest] = new[:, :, 0]
+    else:
+        rows = torch.arange(len(cache), device=new.device)
+        cache[rows, :, torch.tensor(state.ages, device=new.device)] = new[:, :, 0]
+    return cache[:, :, : oldest + 1]
 
 
 class CrossAttention(nn.Module):
@@ -69,7 +99,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.head_width = num_heads, d_model // num_heads
         self.query = nn.Linear(d_model, d_model)
         self.memory = nn.Linear(d_model, 2 * d_model)
         self.output = nn.Linear(d_model, d_model)
@@ -83,6 +113,20 @@ class CrossAttention(nn.Module):
         """x (B, T, D) -> output (B, T, D), weights (B, H, T, S)."""
         attended, weights = attend(split_heads(self.query(x), self.num_heads), keys, values, bias)
         return self.output(merge_heads(attended)), weights
+
+    def step(self, x: Tensor, state: DecodeState, index: int, bias: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (N, D), a token a row -> output (N, D), weights (N, H, S) if the state keeps them, which has the keys and
+        values of layer `index`."""
+        return self.attend_folded(
+            x, state, state.shared[f"memory_key{index}"], state.shared[f"memory_value{index}"], bias
+        )
+
+    def attend_folded(
+        self, x: Tensor, state: DecodeState, keys: Tensor, values: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `step`. The rows of a source stand side by side, so that its keys are never repeated."""
+        crossed, weights = self(state.fold(x), keys, values, bias)
+        return state.unfold(crossed), state.unfold(weights.transpose(1, 2)) if state.keep_attention else None
 
 
 class RecurrentAttention(nn.Module):

@@ -43,7 +43,7 @@ class FeedForward(nn.Module):
         """(..., D) -> (..., D)."""
         if self.gated:
             gate, x = self.inner(x).chunk(2, dim=-1)
-            x = F.gelu(gate) * x
+            x = F.gelu(gate.contiguous()) * x
         else:
             x = F.gelu(self.inner(x))
         out: Tensor = self.outer(x)

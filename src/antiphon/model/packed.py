@@ -1,29 +1,37 @@
-"""Linear layers for inference: weights brought once into the form that the processor multiplies fastest.
+"""Networks for inference in int8: weights brought once into the form that the processor multiplies fastest.
 
-int8: every row of an input is scaled by its own largest element and every output channel by its own, and the sums of
-their products are exact; so a row comes out the same to the last bit, whoever its neighbours are. bfloat16: rounded
-inputs and weights, sums in float32. The operators are torch's private ones over oneDNN, so each is tried before it is
-chosen.
+Every row of an input is scaled by its own largest element and every output channel by its own, and the sums of their
+products are exact; so a row comes out the same to the last bit, whoever its neighbours are. The product is a kernel of
+ours where the processor has VNNI, else one of torch's private operators over oneDNN, and is tried before it is used.
 """
 
+import sys
 import time
 from collections import Counter
-from typing import Literal
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from antiphon import kernels
+from antiphon.model.attention import CrossAttention, SelfAttention
+from antiphon.model.layers import FeedForward
+from antiphon.model.positions import Frame
 from antiphon.model.seq2seq import Seq2Seq
+from antiphon.model.state import DecodeState
+from antiphon.model.transformer import TransformerDecoder
 
-Precision = Literal["float32", "bfloat16", "int8"]
+Precision = Literal["float32", "int8"]
 
 NARROWEST = 64  # layers with fewer inputs or outputs stay as they are
 LEVELS = 127  # of an int8, on each side of zero
 TINY = 1e-30
 TIMED_ROWS = 32
-WORTH = 1.3  # a lower precision must be so much faster than float32 to be chosen
-TOLERANCE = {"bfloat16": 0.01, "int8": 0.02}  # relative error of a product of normal numbers, in the self-test
+WORTH = 1.3  # int8 must be so much faster than float32 to be chosen
+TOLERANCE = 0.02  # relative error of a product of normal numbers, in the self-test
 
 
 class Int8Linear(nn.Module):
@@ -34,106 +42,191 @@ class Int8Linear(nn.Module):
         self.scales = weight.abs().amax(1) / LEVELS + TINY
         self.offsets = torch.zeros(len(weight), dtype=torch.int64)
         rounded = (weight / self.scales.unsqueeze(1)).round_().to(torch.int8)
-        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self.bias = torch.zeros(1) if bias is None else bias.detach()
+        self.most_rows = kernels.most_rows() if weight.shape[1] % 4 == 0 else 0
+        self.arranged = kernels.arrange(rounded) if self.most_rows else None
+        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None) if self.most_rows < sys.maxsize else None
+        self.bias = None if bias is None else bias.detach().contiguous()
         self.tiny = torch.tensor(TINY)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_in) -> (..., D_out)."""
         rows = x.reshape(-1, x.shape[-1])
-        scale = torch.add(self.tiny, rows.abs().amax(1, keepdim=True), alpha=1 / LEVELS)
-        # The operator is fast for unsigned inputs only; flipping the sign bit adds 128, which it takes off again.
-        shifted = (rows / scale).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
-        sums = torch.ops.onednn.qlinear_pointwise(
-            shifted, 1.0, 128, self.weight, self.scales, self.offsets, None, 1.0, 0, torch.float32, "none", [], ""
+        y = self._plain(rows) if kernels.library() is None else self.scaled(*kernels.quantize_rows(rows))
+        return y.view(*x.shape[:-1], -1)
+
+    def scaled(self, bits: Tensor, scales: Tensor) -> Tensor:
+        """bits (N, D_in), uint8 with 128 for zero, scales (N,) -> (N, D_out)."""
+        if len(bits) <= self.most_rows:
+            assert self.arranged is not None
+            return kernels.multiply_rows(bits, scales, self.arranged, self.scales, self.bias)
+        y = self.multiply(bits)
+        kernels.scale_rows(y, scales, self.bias)
+        return y
+
+    def multiply(self, bits: Tensor) -> Tensor:
+        """bits (N, D_in), uint8 with 128 for zero -> exact sums in units of the weights' scales, (N, D_out)."""
+        if len(bits) <= self.most_rows:
+            assert self.arranged is not None
+            return kernels.multiply_rows(bits, None, self.arranged, self.scales, None)
+        scales = (self.weight, self.scales, self.offsets)
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            bits, 1.0, 128, *scales, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return torch.addcmul(self.bias, sums, scale, out=sums).view(*x.shape[:-1], -1)
+        return y
+
+    def _plain(self, rows: Tensor) -> Tensor:
+        """What the kernels do, in torch's operators."""
+        scales = torch.add(self.tiny, rows.abs().amax(1, keepdim=True), alpha=1 / LEVELS)
+        # The product is fast for unsigned inputs only; flipping the sign bit adds 128.
+        bits = (rows * scales.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
+        sums = self.multiply(bits)
+        return sums.mul_(scales) if self.bias is None else torch.addcmul(self.bias, sums, scales, out=sums)
 
 
-class BFloat16Linear(nn.Module):
-    """x @ weight.T + bias with both factors in bfloat16; input and output in float32."""
+class Int8FeedForward(nn.Module):
+    """Two int8 layers with a GELU between them; what lies between is never written in float32 but once."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, inner: Int8Linear, outer: Int8Linear) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16(), TIMED_ROWS)
-        self.bias = None if bias is None else bias.detach().bfloat16()
+        self.inner, self.outer = inner, outer
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D_in) -> (..., D_out)."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self.weight, self.bias, "none", [], "")
-        return y.float()
+        """(..., D) -> (..., D)."""
+        assert self.inner.bias is not None
+        bits, scales = kernels.quantize_rows(x.reshape(-1, x.shape[-1]))
+        bits, scales = kernels.gelu_quantize_rows(self.inner.multiply(bits), scales, self.inner.bias)
+        return self.outer.scaled(bits, scales).view(x.shape)
 
 
-KINDS: dict[Precision, type[Int8Linear] | type[BFloat16Linear]] = {"int8": Int8Linear, "bfloat16": BFloat16Linear}
+class PackedSelfAttention(nn.Module):
+    """A self-attention whose linear layers are packed, and whose scores are computed where they are needed only."""
+
+    def __init__(self, plain: SelfAttention) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x: Tensor, frame: Frame) -> Tensor:
+        """x (B, T, D) -> (B, T, D)."""
+        if frame.lengths is None:
+            y: Tensor = self.plain(x, frame)
+            return y
+        qkv, bias = self.plain.project(x), None if frame.bias is None else frame.bias.contiguous()
+        y = self.plain.output(kernels.attend_among(qkv, self.plain.num_heads, frame.lengths, frame.rotation, bias))
+        return y
+
+    def start(self, index: int, memory: Tensor) -> dict[str, Tensor]:
+        """Keys and values lie in the state's slots."""
+        return {}
+
+    def step(self, x: Tensor, frame: Frame, state: DecodeState, index: int) -> Tensor:
+        """x (N, D), a new token a row -> (N, D); its key and value are put into the state's slots."""
+        assert frame.ages is not None
+        assert state.slots is not None
+        qkv, bias = self.plain.project(x), None if frame.bias is None else frame.bias.contiguous()
+        past = (state.slots.past.paths, state.slots.past.slots.layer(index))
+        y: Tensor = self.plain.output(
+            kernels.attend_past(qkv, self.plain.num_heads, frame.ages, *past, frame.rotation, bias)
+        )
+        return y
+
+
+class PackedCrossAttention(nn.Module):
+    """A cross-attention whose linear layers are packed, and that reads no padding."""
+
+    def __init__(self, plain: CrossAttention) -> None:
+        super().__init__()
+        self.plain = plain
+        self.project = plain.project
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, T, D) -> output (B, T, D), weights (B, H, T, S)."""
+        found: tuple[Tensor, Tensor] = self.plain(x, keys, values, bias)
+        return found
+
+    def step(self, x: Tensor, state: DecodeState, index: int, bias: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (N, D) -> output (N, D), weights (N, H, S) if the state keeps them."""
+        assert state.slots is not None
+        memory = state.slots.memory
+        keys, values = memory.slots.layer(index)
+        if state.keep_attention:
+            there = torch.tensor(memory.places)
+            keys, values = (part[there, : bias.shape[-1]].transpose(1, 2).float() for part in (keys, values))
+            return self.plain.attend_folded(x, state, keys, values, bias)
+        queries = self.plain.query(x)
+        attended = kernels.attend_memory(queries, self.plain.num_heads, *state.memory_of_rows, keys, values)
+        return self.plain.output(attended), None
 
 
 @torch.no_grad()
-def pack(network: Seq2Seq, precision: Precision) -> None:
-    """Replaces the network's wide linear layers by packed ones. It can decode then, and no longer be trained or saved.
-
-    Raises ValueError where this build of torch, or the device, does not have the operators.
-    """
-    if precision == "float32":
-        return
-    if network.device.type != "cpu" or not _works(precision):
-        raise ValueError(f"precision {precision!r} cannot be had here; take float32, or auto.")
-    kind = KINDS[precision]
+def pack(network: Seq2Seq) -> None:
+    """Replaces the network's wide linear layers by int8 ones, once. It can decode then, and no longer be trained or
+    saved. Raises ValueError where this build of torch, or the device, does not have the operators."""
+    if network.device.type != "cpu" or not works():
+        raise ValueError("precision 'int8' cannot be had here; take float32, or auto.")
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear) and min(child.weight.shape) >= NARROWEST:
-                setattr(module, name, kind(child.weight, child.bias))
+                setattr(module, name, Int8Linear(child.weight, child.bias))
     if min(network.output.shape) >= NARROWEST:
-        network.decoder.head = kind(network.output, None)
+        network.decoder.head = Int8Linear(network.output, None)
+    if kernels.library() is not None:
+        _fuse(network)
+
+
+def _fuse(network: Seq2Seq) -> None:
+    """Puts the kernels between the packed layers."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, SelfAttention) and child.head_width <= kernels.WIDEST_HEAD:
+                setattr(module, name, PackedSelfAttention(child))
+            elif isinstance(child, CrossAttention) and child.head_width <= kernels.WIDEST_HEAD:
+                setattr(module, name, PackedCrossAttention(child))
+                cast(TransformerDecoder, network.decoder).in_slots = True
+            elif isinstance(child, FeedForward) and not child.gated and isinstance(child.inner, Int8Linear):
+                setattr(module, name, Int8FeedForward(child.inner, child.outer))
 
 
 @torch.no_grad()
-def compare_precisions(network: Seq2Seq) -> dict[Precision, float]:
-    """How many times faster than float32 the network's linear layers are in each precision that works here; 32 rows."""
-    if network.device.type != "cpu":
-        return {"float32": 1.0}
+def gain(network: Seq2Seq) -> float:
+    """How many times faster than in float32 the network's linear layers are in int8 on this processor, for 32 rows; 0
+    where int8 cannot be had."""
     shapes = Counter(tuple(layer.weight.shape) for layer in network.modules() if isinstance(layer, nn.Linear))
     shapes[tuple(network.output.shape)] += 1
     wide = {shape: count for shape, count in shapes.items() if min(shape) >= NARROWEST}
-    working: list[Precision] = [name for name in KINDS if wide and _works(name)]
-    seconds: dict[Precision, float] = dict.fromkeys(["float32", *working], 0.0)
+    if not wide or network.device.type != "cpu" or not works():
+        return 0.0
+    plain = quick = 0.0
     for (outputs, inputs), count in wide.items():
         x, weight = torch.randn(TIMED_ROWS, inputs), torch.randn(outputs, inputs)
-        layers: dict[Precision, nn.Module] = {name: KINDS[name](weight, weight[:, 0]) for name in working}
-        plain = nn.Linear(inputs, outputs, device="meta")
-        plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(weight[:, 0])
-        for name, layer in {"float32": plain, **layers}.items():
-            seconds[name] += count * _seconds(layer, x)
-    return {name: seconds["float32"] / spent if spent else 1.0 for name, spent in seconds.items()}
+        layer = Int8Linear(weight, weight[:, 0])
+        plain += count * _seconds(partial(F.linear, x, weight, weight[:, 0]))
+        quick += count * _seconds(partial(layer, x))
+    return plain / quick
 
 
-def fastest(gains: dict[Precision, float]) -> Precision:
-    """Of `compare_precisions`: the fastest, if it is worth it."""
-    best = max(gains, key=lambda name: gains[name])
-    return best if gains[best] >= WORTH else "float32"
-
-
-def _seconds(layer: nn.Module, x: Tensor) -> float:
+def _seconds(work: Callable[[], Tensor]) -> float:
     """The least of three."""
-    layer(x)
+    work()
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        layer(x)
+        work()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def _works(precision: Precision) -> bool:
+@cache
+def works() -> bool:
     """The operators are there, right, and give a row alone what they give it beside a loud one."""
     x = torch.linspace(-3, 3, 8 * NARROWEST).sin_().view(8, NARROWEST)
     x[3] *= 1000
     weight = torch.linspace(-50, 50, 2 * NARROWEST * NARROWEST).cos_().view(-1, NARROWEST)
     try:
-        layer = KINDS[precision](weight, weight[:, 0])
+        layer = Int8Linear(weight, weight[:, 0])
         found = layer(x)
         alone = torch.cat([layer(row.unsqueeze(0)) for row in x])
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     right = F.linear(x, weight, weight[:, 0])
     errors = (found - right).norm(dim=1) / right.norm(dim=1)
-    return bool(torch.equal(found, alone) and errors.max() < TOLERANCE[precision])
+    return bool(torch.equal(found, alone) and errors.max() < TOLERANCE)

@@ -14,11 +14,22 @@ from torch import Tensor, nn
 class Frame(NamedTuple):
     """What one stack of self-attention layers shares in one call.
 
-    rotation: (cos, sin), each (..., 1, T, K / 2). bias: (..., H or 1, T, S), added to the scores.
+    rotation: (cos, sin), each (..., 1, T, K / 2). bias: (..., H, T, S), added to the scores; hidden: added too, hides
+    what may not be seen. lengths (B,): of sources whose tokens see all of their own source. ages (N,): the place of the
+    one token of each row, which sees itself and those before.
     """
 
     rotation: tuple[Tensor, Tensor] | None
     bias: Tensor | None
+    hidden: Tensor | None = None
+    lengths: Tensor | None = None
+    ages: Tensor | None = None
+
+    def added(self) -> Tensor | None:
+        """All that is added to the scores."""
+        if self.bias is None or self.hidden is None:
+            return self.hidden if self.bias is None else self.bias
+        return self.bias + self.hidden
 
 
 class Positions(Protocol):

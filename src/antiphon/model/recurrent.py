@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from antiphon.model.attention import RecurrentAttention
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import Memory, TokenEmbedding, score_tokens
+from antiphon.model.positions import Frame
 from antiphon.model.state import DecodeState
 
 Hidden = tuple[Tensor, ...]  # (h,) of a GRU, (h, c) of an LSTM, each (B, D)
@@ -46,6 +47,45 @@ class RecurrentLayer(nn.Module):
         reset, update = torch.sigmoid(from_input[..., : 2 * width] + from_hidden[..., : 2 * width]).chunk(2, dim=-1)
         new = torch.tanh(torch.addcmul(from_input[..., 2 * width :], reset, from_hidden[..., 2 * width :]))
         return (torch.lerp(new, hidden[0], update),)
+
+
+class SSRU(nn.Module):
+    """The simpler simple recurrent unit, in the place of a decoder's self-attention (Kim et al. 2019).
+
+    c = f * c + (1 - f) * W x with a forget gate f that sees the token alone; the output is ReLU(c). A row's past is one
+    vector, and its step one product.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(d_model, 2 * d_model)
+
+    def forward(self, x: Tensor, frame: Frame) -> Tensor:
+        """x (B, T, D) -> (B, T, D)."""
+        new, forget = self._gates(x)
+        cell = torch.zeros_like(new[:, 0])
+        cells = []
+        for now, kept in zip(new.unbind(1), forget.unbind(1), strict=True):
+            cell = torch.lerp(now, cell, kept)
+            cells.append(cell)
+        return torch.relu(torch.stack(cells, dim=1)).to(x.dtype)
+
+    def start(self, index: int, memory: Tensor) -> dict[str, Tensor]:
+        """The cell of layer `index`; memory (B, S, D)."""
+        return {f"cell{index}": torch.zeros_like(memory[:, 0])}
+
+    def step(self, x: Tensor, frame: Frame, state: DecodeState, index: int) -> Tensor:
+        """x (N, D), a new token a row -> (N, D)."""
+        new, forget = self._gates(x)
+        cell = state.past[f"cell{index}"] = torch.lerp(new, state.past[f"cell{index}"], forget)
+        return torch.relu(cell)
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., D) -> what would be new, and how much of the old is kept; never in less than float32."""
+        new, forget = self.project(x).chunk(2, dim=-1)
+        if new.dtype == torch.bfloat16:
+            new, forget = new.float(), forget.float()
+        return new, torch.sigmoid(forget)
 
 
 class RecurrentEncoder(nn.Module):

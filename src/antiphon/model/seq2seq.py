@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.ids import PAD
-from antiphon.model.attention import RecurrentAttention
+from antiphon.model.attention import RecurrentAttention, SelfAttention
 from antiphon.model.dropout import Dropout, Noise
 from antiphon.model.layers import Memory, TokenEmbedding
 from antiphon.model.positions import Positions, RelativePositions, RotaryPositions, SinusoidalPositions
-from antiphon.model.recurrent import RecurrentDecoder, RecurrentEncoder
+from antiphon.model.recurrent import SSRU, RecurrentDecoder, RecurrentEncoder
 from antiphon.model.state import DecodeState
 from antiphon.model.transformer import DecoderLayer, EncoderLayer, TransformerDecoder, TransformerEncoder
 
@@ -128,13 +128,14 @@ def _encoder(config: ModelConfig, embedding: TokenEmbedding, dropout: Dropout) -
 
 
 def _decoder(config: ModelConfig, embedding: TokenEmbedding, output: Tensor, dropout: Dropout) -> nn.Module:
-    if config.decoder != "transformer":
+    if config.decoder not in ("transformer", "ssru"):
         attention = None if config.attention == "none" else RecurrentAttention(config.d_model, config.attention)
         return RecurrentDecoder(
             embedding, config.decoder, config.decoder_layers, attention, config.input_feeding, output, dropout
         )
+    shape = (config.d_model, config.num_heads, config.d_ff, config.feed_forward)
     layers = [
-        DecoderLayer(config.d_model, config.num_heads, config.d_ff, config.feed_forward, dropout)
+        DecoderLayer(SSRU(shape[0]) if config.decoder == "ssru" else SelfAttention(*shape[:2]), *shape, dropout)
         for _ in range(config.decoder_layers)
     ]
     return TransformerDecoder(embedding, _positions(config, causal=True), layers, output, dropout)
@@ -143,6 +144,6 @@ def _decoder(config: ModelConfig, embedding: TokenEmbedding, output: Tensor, dro
 def _positions(config: ModelConfig, causal: bool) -> Positions:
     if config.positions == "sinusoidal":
         return SinusoidalPositions(config.d_model)
-    if config.positions == "rotary":
+    if config.positions == "rotary" or (causal and config.decoder == "ssru"):  # which knows the order by itself
         return RotaryPositions(config.d_model // config.num_heads)
     return RelativePositions(config.num_heads, causal)

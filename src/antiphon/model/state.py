@@ -15,12 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from antiphon.model.slots import KeyValues
+
 
 class DecodeState:
     """Tensors of B sources (`shared`, axis 0 = source) and N rows (`past`, axis 0 = row).
 
     owner: the source of each row, ascending. ages: the tokens each row has consumed. lengths: the length of each
-    source. ragged: the axis of a named tensor along which sources (or rows) may differ; it is padded at its end.
+    source. ragged: the axis of a named tensor along which sources (or rows) may differ; it is padded at its end. slots:
+    a transformer's keys and values, where they are not in `past`.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class DecodeState:
         owner: Sequence[int] | None = None,
         ages: Sequence[int] | None = None,
         keep_attention: bool = False,
+        slots: KeyValues | None = None,
     ) -> None:
         self.shared = shared
         self.past = past
@@ -40,6 +44,7 @@ class DecodeState:
         self.owner = list(range(len(self.lengths))) if owner is None else list(owner)
         self.ages = [0] * len(self.owner) if ages is None else list(ages)
         self.keep_attention = keep_attention
+        self.slots = slots
         self.attention: Tensor | None = None  # (N, layers, heads, S) of the last step, where asked for
 
     @property
@@ -55,14 +60,16 @@ class DecodeState:
         kept = list(dict.fromkeys(owners))
         place = {source: new for new, source in enumerate(kept)}
         lengths = [self.lengths[source] for source in kept]
+        owner = [place[source] for source in owners]
         return type(self)(
             self._gather(self.shared, kept, max(lengths, default=0)),
             self._gather(self.past, rows, None),
             lengths,
             self.ragged,
-            [place[source] for source in owners],
+            owner,
             [self.ages[row] for row in rows],
             self.keep_attention,
+            None if self.slots is None else self.slots.select(rows, owner, kept),
         )
 
     def join(self, others: Sequence[Self]) -> Self:
@@ -81,6 +88,7 @@ class DecodeState:
             owner,
             [age for state in states for age in state.ages],
             any(state.keep_attention for state in states),
+            None if self.slots is None else self.slots.join([state.slots for state in others if state.slots]),
         )
 
     def fold(self, x: Tensor) -> Tensor:
@@ -100,6 +108,15 @@ class DecodeState:
         if self.num_rows == flat.shape[0]:
             return flat
         return flat.index_select(0, self._grid[0].to(x.device))
+
+    @cached_property
+    def memory_of_rows(self) -> tuple[Tensor, Tensor]:
+        """The slot of the memory that each row looks at, and how many tokens it has, each (N,)."""
+        assert self.slots is not None
+        places = self.slots.memory.places
+        return torch.tensor([places[source] for source in self.owner]), torch.tensor(
+            [self.lengths[source] for source in self.owner]
+        )
 
     @cached_property
     def _grid(self) -> tuple[Tensor, int]:

@@ -11,17 +11,14 @@ from antiphon.model.attention import (
     HIDDEN,
     CrossAttention,
     SelfAttention,
-    attend,
     causal_bias,
     mask_bias,
-    merge_heads,
 )
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import FeedForward, Memory, TokenEmbedding, score_tokens
 from antiphon.model.positions import Frame, Positions
-from antiphon.model.state import DecodeState, pad_axis
-
-CACHE_BLOCK = 16  # caches grow by so many tokens at a time
+from antiphon.model.slots import KeyValues, MemorySlots, PastSlots, Slots
+from antiphon.model.state import DecodeState
 
 
 class EncoderLayer(nn.Module):
@@ -57,8 +54,7 @@ class TransformerEncoder(nn.Module):
         """source (B, S) ids, mask (B, S) -> Memory; its summary is the mean over real tokens."""
         places = torch.arange(source.shape[1], device=source.device)
         frame = self.positions.frame(places, source.shape[1])
-        hidden = mask_bias(mask)
-        frame = Frame(frame.rotation, hidden if frame.bias is None else frame.bias + hidden)
+        frame = frame._replace(hidden=mask_bias(mask), lengths=mask.sum(1))
         x = self.dropout(self.positions.embed(self.embedding(source), places))
         for layer in self.layers:
             x = layer(x, frame)
@@ -68,10 +64,14 @@ class TransformerEncoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, d_model: int, num_heads: int, d_ff: int, feed_forward: str, dropout: Dropout) -> None:
+    """attention: how a token sees those before it, by self-attention or a recurrence (SSRU)."""
+
+    def __init__(
+        self, attention: nn.Module, d_model: int, num_heads: int, d_ff: int, feed_forward: str, dropout: Dropout
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(d_model)
-        self.attention = SelfAttention(d_model, num_heads)
+        self.attention = attention
         self.cross_norm = nn.LayerNorm(d_model)
         self.cross = CrossAttention(d_model, num_heads)
         self.feed_forward_norm = nn.LayerNorm(d_model)
@@ -86,34 +86,13 @@ class DecoderLayer(nn.Module):
         return x
 
     def step(
-        self, x: Tensor, frame: Frame, memory_bias: Tensor, state: DecodeState, index: int, length: int
-    ) -> tuple[Tensor, Tensor]:
-        """x (N, D), one new token a row -> x (N, D), cross-attention weights (B, H, W, S)."""
-        query, key, value = self.attention.heads(self.attention_norm(x).unsqueeze(1), frame)
-        keys = write_cache(state.past, f"key{index}", key, state.ages)[:, :, :length]
-        values = write_cache(state.past, f"value{index}", value, state.ages)[:, :, :length]
-        attended, _ = attend(query, keys, values, frame.bias)
-        x = x + self.attention.output(merge_heads(attended).squeeze(1))
-        folded = state.fold(self.cross_norm(x))
-        crossed, weights = self.cross(
-            folded, state.shared[f"memory_key{index}"], state.shared[f"memory_value{index}"], memory_bias
-        )
-        x = x + state.unfold(crossed)
+        self, x: Tensor, frame: Frame, memory_bias: Tensor, state: DecodeState, index: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """x (N, D), one new token a row -> x (N, D), cross-attention weights (N, H, S) if the state keeps them."""
+        x = x + self.attention.step(self.attention_norm(x), frame, state, index)  # type: ignore[operator]
+        crossed, weights = self.cross.step(self.cross_norm(x), state, index, memory_bias)
+        x = x + crossed
         return x + self.feed_forward(self.feed_forward_norm(x)), weights
-
-
-def write_cache(past: dict[str, Tensor], name: str, new: Tensor, ages: list[int]) -> Tensor:
-    """Puts new (N, H, 1, K) at each row's age into the cache (N, H, C, K), which grows in blocks; returns the cache."""
-    oldest = max(ages)
-    cache = past[name]
-    if cache.shape[2] <= oldest:
-        cache = past[name] = pad_axis(cache, 2, (oldest // CACHE_BLOCK + 1) * CACHE_BLOCK)
-    if min(ages) == oldest:
-        cache[:, :, oldest] = new[:, :, 0]
-    else:
-        rows = torch.arange(len(ages), device=new.device)
-        cache[rows, :, torch.tensor(ages, device=new.device)] = new[:, :, 0]
-    return cache
 
 
 class TransformerDecoder(nn.Module):
@@ -134,6 +113,7 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(embedding.weight.shape[1])
         self.output = output
         self.head: nn.Module | None = None
+        self.in_slots = False  # keys and values of past tokens lie in Slots
         self.dropout = dropout
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
@@ -141,8 +121,7 @@ class TransformerDecoder(nn.Module):
         length = target_in.shape[1]
         places = torch.arange(length, device=target_in.device)
         frame = self.positions.frame(places, length)
-        causal = causal_bias(length, target_in.device)
-        frame = Frame(frame.rotation, causal if frame.bias is None else frame.bias + causal)
+        frame = frame._replace(hidden=causal_bias(length, target_in.device))
         memory_bias = mask_bias(memory.mask)
         x = self.dropout(self.positions.embed(self.embedding(target_in), places))
         for layer in self.layers:
@@ -157,32 +136,39 @@ class TransformerDecoder(nn.Module):
 
     def start(self, memory: Memory) -> DecodeState:
         """One row for each source; the memory's keys and values are projected here, once."""
-        shared = {"mask": memory.mask}
-        ragged = {"mask": 1}
+        projected = [layer.cross.project(memory.values) for layer in self.layers]  # type: ignore[union-attr, operator]
+        lengths = memory.mask.sum(1).tolist()
+        shared, ragged = {"mask": memory.mask}, {"mask": 1}
         past: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
-            keys, values = layer.cross.project(memory.values)  # type: ignore[union-attr, operator]
+            past |= layer.attention.start(index, memory.values)  # type: ignore[union-attr, operator]
+        if self.in_slots:
+            _, heads, _, width = projected[0][0].shape
+            kinds = (Slots(len(projected), heads, width) for _ in range(2))
+            slots = KeyValues(PastSlots(next(kinds), len(lengths)), MemorySlots(next(kinds), projected))
+            return DecodeState(shared, past, lengths, ragged, slots=slots)
+        for index, (keys, values) in enumerate(projected):
             shared |= {f"memory_key{index}": keys.contiguous(), f"memory_value{index}": values.contiguous()}
-            past |= {f"{name}{index}": keys[:, :, :0] for name in ("key", "value")}
             ragged |= {f"{name}{index}": 2 for name in ("memory_key", "memory_value", "key", "value")}
-        return DecodeState(shared, past, memory.mask.sum(1).tolist(), ragged)
+        return DecodeState(shared, past, lengths, ragged)
 
     def step(self, state: DecodeState, tokens: Tensor) -> Tensor:
         """tokens (N,), the last of each row -> logits (N, V); the rows of `state` grow older by one."""
-        ages = torch.tensor(state.ages, device=tokens.device).unsqueeze(1)
-        length = max(state.ages) + 1
-        frame = self.positions.frame(ages, length)
-        bias = frame.bias
+        ages = torch.tensor(state.ages, device=tokens.device)
+        places, length = ages.unsqueeze(1), max(state.ages) + 1
+        if state.slots is not None:
+            state.slots.past.advance(state.ages)
+        frame = self.positions.frame(places, length)._replace(ages=ages)
         if min(state.ages) + 1 < length:
-            unborn = torch.arange(length, device=tokens.device) > ages
+            unborn = torch.arange(length, device=tokens.device) > places
             hidden = torch.zeros(unborn.shape, device=tokens.device).masked_fill_(unborn, HIDDEN)[:, None, None, :]
-            bias = hidden if bias is None else bias + hidden
-        x = self.positions.embed(self.embedding(tokens.unsqueeze(1)), ages).squeeze(1)
-        frame, memory_bias = Frame(frame.rotation, bias), mask_bias(state.shared["mask"])
+            frame = frame._replace(hidden=hidden)
+        x = self.positions.embed(self.embedding(tokens.unsqueeze(1)), places).squeeze(1)
+        memory_bias = mask_bias(state.shared["mask"])
         weights = []
         for index, layer in enumerate(self.layers):
-            x, seen = layer.step(x, frame, memory_bias, state, index, length)  # type: ignore[operator]
+            x, seen = layer.step(x, frame, memory_bias, state, index)  # type: ignore[operator]
             weights.append(seen)
-        state.attention = state.unfold(torch.stack(weights, dim=1).movedim(3, 1)) if state.keep_attention else None
+        state.attention = torch.stack(weights, dim=1) if state.keep_attention else None
         state.ages = [age + 1 for age in state.ages]
         return self.logits(self.norm(x))

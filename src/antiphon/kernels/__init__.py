@@ -1,0 +1,201 @@
+"""What surrounds the matrix products when a model decodes in int8, in C++: each of it one pass over its rows.
+
+kernels.cpp is built once for the processor at hand, in a second or two, when a model is first loaded for int8, and
+kept in the user's cache folder. Where there is no C++ compiler the layers do the same in torch's own operators; nothing
+else depends on it. All tensors are float32 on the processor, contiguous but for what is said, and rows are independent.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros", "-fassociative-math"),
+)
+POINTER, SIZE = ctypes.c_void_p, ctypes.c_int64
+SIGNATURES = {
+    "quantize_rows": "pnnpp",
+    "scale_rows": "pppnn",
+    "gelu_quantize_rows": "pppnnpp",
+    "multiply_rows": "ppnnnppppp",
+    "attend_past": "pnnnppnppnpppnppp",
+    "attend_memory": "pnnnppppnpp",
+    "attend_among": "pnnnnpppppp",
+}
+VECTOR = 16  # scores have room for whole vectors
+WIDEST_HEAD = 512
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The built kernels; None where they cannot be had."""
+    try:
+        built = ctypes.CDLL(str(_build()))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    built.can_multiply.restype = SIZE
+    for name, kinds in SIGNATURES.items():
+        function = getattr(built, name)
+        function.argtypes = [POINTER if kind == "p" else SIZE for kind in kinds]
+        function.restype = None
+    return built
+
+
+def _build() -> Path:
+    """The shared library, from the cache if it is there. Raises OSError where there is no compiler, or it fails."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))), None)
+    if compiler is None:
+        raise FileNotFoundError("no C++ compiler")
+    known = (SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), _processor())
+    name = f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "antiphon"
+    if (folder / name).exists():
+        return folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder))
+    except OSError:  # no home that can be written to: built anew each time
+        folder = aside = Path(tempfile.mkdtemp())
+    try:
+        command = [compiler, *FLAGS, "-o", str(aside / "built.so"), str(SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        return (aside / "built.so").replace(folder / name)
+    finally:
+        if aside != folder:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _processor() -> bytes:
+    """What tells this processor's instructions from another's that shares the home folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return b""
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))})).encode()
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, D) -> uint8 (N, D) with 128 for zero, and the scale of each row (N,): its largest element over 127."""
+    bits, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x))
+    _call().quantize_rows(x.data_ptr(), *x.shape, bits.data_ptr(), scales.data_ptr())
+    return bits, scales
+
+
+def scale_rows(sums: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+    """sums (N, D) becomes sums * scales + bias, in place."""
+    _call().scale_rows(sums.data_ptr(), scales.data_ptr(), _pointer(bias), *sums.shape)
+
+
+def gelu_quantize_rows(sums: Tensor, scales: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """quantize_rows(gelu(sums * scales + bias)); sums (N, D) is overwritten."""
+    bits, new = torch.empty(sums.shape, dtype=torch.uint8), torch.empty(len(sums))
+    place = (bits.data_ptr(), new.data_ptr())
+    _call().gelu_quantize_rows(sums.data_ptr(), scales.data_ptr(), bias.data_ptr(), *sums.shape, *place)
+    return bits, new
+
+
+@cache
+def most_rows() -> int:
+    """How many rows `multiply_rows` is the fastest for: none where the processor has no AVX-512 with VNNI, few where it
+    has AMX, which it does not use."""
+    built = library()
+    if built is None or not built.can_multiply():
+        return 0
+    return 16 if b"amx_int8" in _processor() else sys.maxsize
+
+
+def arrange(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight (D_out, D_in), int8, D_in a multiple of 4 -> as multiply_rows reads it, with outputs filled up to 64;
+    and 128 x the sum of each output's weights, which inputs with 128 for zero add to its products."""
+    outputs, inputs = weight.shape
+    filled = torch.zeros(-(-outputs // 64) * 64, inputs, dtype=torch.int8)
+    filled[:outputs] = weight
+    arranged = filled.view(-1, 16, inputs // 4, 4).transpose(1, 2).contiguous()
+    return arranged, 128 * filled.sum(1, dtype=torch.int32)
+
+
+def multiply_rows(
+    bits: Tensor, scales: Tensor | None, arranged: tuple[Tensor, Tensor], weight_scales: Tensor, bias: Tensor | None
+) -> Tensor:
+    """bits (N, D_in), uint8 with 128 for zero -> their exact products with the weights, times the scales of these,
+    times the rows' `scales` and plus the bias where there are any, (N, D_out)."""
+    out = torch.empty(len(bits), len(weight_scales))
+    row_scales = _pointer(scales)
+    places = (arranged[0].data_ptr(), weight_scales.data_ptr(), arranged[1].data_ptr(), _pointer(bias), out.data_ptr())
+    _call().multiply_rows(bits.data_ptr(), row_scales, *bits.shape, out.shape[1], *places)
+    return out
+
+
+def attend_past(
+    qkv: Tensor,
+    heads: int,
+    ages: Tensor,
+    paths: Tensor,
+    past: tuple[Tensor, Tensor],
+    rotation: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """qkv (N, 3 x D): each row's new token, which attends to itself and those before -> (N, D).
+
+    past: keys and values (P, C, H, K), bfloat16. Of row n, token l lies in slot paths[n, l], at l; the new one, at the
+    row's age, is written there. rotation: cosines and sines (N, K / 2). bias (N, H, L).
+    """
+    rows, width, (keys, values) = len(qkv), qkv.shape[1] // 3 // heads, past
+    capacity = keys.shape[1]
+    out, scores, places = torch.empty(rows, heads * width), _scores(capacity), torch.empty(capacity, dtype=torch.long)
+    turn = (None, None) if rotation is None else (rotation[0].data_ptr(), rotation[1].data_ptr())
+    _call().attend_past(
+        *(qkv.data_ptr(), rows, heads, width, ages.data_ptr(), paths.data_ptr(), paths.shape[1]),
+        *(keys.data_ptr(), values.data_ptr(), capacity, *turn, _pointer(bias), 0 if bias is None else bias.shape[-1]),
+        *(places.data_ptr(), scores.data_ptr(), out.data_ptr()),
+    )
+    return out
+
+
+def attend_memory(queries: Tensor, heads: int, slots: Tensor, lengths: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """queries (N, D) -> (N, D). Row n looks at the first lengths[n] of keys and values (P, C, H, K), bfloat16, in
+    slots[n]."""
+    rows, width, capacity = len(queries), queries.shape[1] // heads, keys.shape[1]
+    out, scores = torch.empty(rows, heads * width), _scores(capacity)
+    places = (slots.data_ptr(), lengths.data_ptr(), keys.data_ptr(), values.data_ptr(), capacity)
+    _call().attend_memory(queries.data_ptr(), rows, heads, width, *places, scores.data_ptr(), out.data_ptr())
+    return out
+
+
+def attend_among(
+    qkv: Tensor, heads: int, lengths: Tensor, rotation: tuple[Tensor, Tensor] | None, bias: Tensor | None
+) -> Tensor:
+    """qkv (B, S, 3 x D): each token attends to all of its source, lengths (B,) -> (B, S, D), zero on padding. qkv is
+    turned in place by the rotation: cosines and sines (S, K / 2). bias (H, S, S)."""
+    sources, longest, triple = qkv.shape
+    out, scores = torch.empty(sources, longest, triple // 3), _scores(longest)
+    turn = (None, None) if rotation is None else (rotation[0].data_ptr(), rotation[1].data_ptr())
+    places = (lengths.data_ptr(), *turn, _pointer(bias), scores.data_ptr(), out.data_ptr())
+    _call().attend_among(qkv.data_ptr(), sources, longest, heads, triple // 3 // heads, *places)
+    return out
+
+
+def _call() -> ctypes.CDLL:
+    found = library()
+    assert found is not None
+    return found
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _scores(length: int) -> Tensor:
+    return torch.empty(math.ceil(length / VECTOR) * VECTOR)

@@ -1,0 +1,193 @@
+"""Packed layers and kernels: equal to the plain formula within their precision, and to themselves among neighbours."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from laws.toys import random_source
+from torch import Tensor
+
+from antiphon import kernels
+from antiphon.config import GenerationConfig, ModelConfig
+from antiphon.decoding.active import ActiveBatch
+from antiphon.decoding.generate import decode
+from antiphon.decoding.search import make_search
+from antiphon.model import packed
+from antiphon.model.packed import Int8Linear, pack
+from antiphon.model.seq2seq import Seq2Seq, build
+from antiphon.model.slots import KeyValues
+
+VOCAB = 97
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "sinusoidal": {"positions": "sinusoidal"},
+    "rotary": {"positions": "rotary"},
+    "relative": {"positions": "relative"},
+    "gated, wide heads": {"feed_forward": "gated", "num_heads": 1},
+    "ssru": {"decoder": "ssru"},
+    "recurrent": {"encoder": "gru", "decoder": "lstm"},
+    "recurrent decoder": {"decoder": "gru", "attention": "dot", "input_feeding": False},
+}
+needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def network(name: str, precision: str = "int8") -> Seq2Seq:
+    """Two layers, 64 wide, all weights random."""
+    shape = {"d_model": 64, "d_ff": 128, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 2}
+    model = build(ModelConfig.model_validate(shape | ARCHITECTURES[name]), VOCAB, VOCAB, joint=True)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    model.eval()
+    if precision == "int8":
+        pack(model)
+    return model
+
+
+def sources(count: int, seed: int = 1) -> list[tuple[int, ...]]:
+    dice = random.Random(seed)
+    return [random_source(dice, 12, VOCAB) for _ in range(count)]
+
+
+def found(model: Seq2Seq, asked: list[tuple[int, ...]], beam_size: int, workers: int = 1) -> list[Any]:
+    settings = GenerationConfig(beam_size=beam_size, n_best=beam_size)
+    return decode(model, asked, [make_search(settings, 20) for _ in asked], workers=workers)
+
+
+@torch.inference_mode()
+def stepped(model: Seq2Seq, asked: list[tuple[int, ...]], tokens: list[int]) -> Tensor:
+    """(steps, N, V): the logits of all sources when each is made to say `tokens`."""
+    state = model.start(asked)
+    return torch.stack([model.step(state, [token] * len(asked)) for token in tokens])
+
+
+@every_architecture
+def test_a_packed_network_is_the_plain_one_within_its_precision(name: str) -> None:
+    asked, tokens = sources(7), [2, 9, 50, 11, 4]
+    plain, other = (stepped(network(name, kind), asked, tokens) for kind in ("float32", "int8"))
+    assert (other - plain).norm() < 0.06 * plain.norm()
+    assert not torch.equal(other, plain)
+
+
+@every_architecture
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_outputs_are_the_same_to_the_bit_alone_and_among_neighbours(name: str, beam_size: int) -> None:
+    model = network(name)
+    asked = sources(30)
+    together = found(model, asked, beam_size)
+    if name.startswith("recurrent"):  # attention there is a product of whole matrices, which round by their shape
+        for ours, theirs in zip(together, (found(model, [one], beam_size)[0] for one in asked), strict=True):
+            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-3)
+    else:
+        assert together == [found(model, [one], beam_size)[0] for one in asked]
+        assert together == found(model, asked, beam_size, workers=3)
+
+
+@needs_kernels
+def test_requests_of_any_width_that_join_and_leave_are_the_same_to_the_bit_alone() -> None:
+    model = network("rotary")
+    dice = random.Random(4)
+    waiting = sources(40, seed=5)
+    batch, asked, results = ActiveBatch(model), {}, {}
+    while waiting or batch.searches:
+        for _ in range(min(dice.randrange(4), len(waiting))):
+            settings = GenerationConfig(beam_size=dice.choice((1, 2, 5)))
+            search = make_search(settings, dice.randint(1, 25))
+            asked[id(search)] = (waiting.pop(), search, settings)
+            batch.add([asked[id(search)][0]], [search])
+        if batch.searches and dice.random() < 0.1:
+            gone = dice.choice(batch.searches)
+            batch.drop(gone)
+            del asked[id(gone)]
+        if batch.searches:
+            results |= {id(search): search.results() for search in batch.step()}
+    assert len(asked) > 20
+    for key, (source, search, settings) in asked.items():
+        assert results[key] == decode(model, [source], [make_search(settings, search.max_length)])[0]
+
+
+@needs_kernels
+@torch.inference_mode()
+def test_a_loud_neighbour_changes_nothing() -> None:
+    layer = Int8Linear(torch.randn(80, 64), torch.randn(80))
+    x = torch.randn(9, 64)
+    quiet = layer(x)
+    x[4] *= 1e4
+    assert torch.equal(layer(x)[:4], quiet[:4])
+    assert torch.equal(layer(x)[5:], quiet[5:])
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [1, 5, 6, 7, 40])
+@pytest.mark.parametrize("shape", [(64, 64), (200, 72), (65, 260)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_kernels_are_torch_s_operators(
+    rows: int, shape: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight, x = (torch.randn(size, generator=generator) for size in (shape, (rows, shape[1])))
+    x[0] = 0
+    offset = torch.randn(shape[0], generator=generator) if bias else None
+    with_kernels = Int8Linear(weight, offset)(x)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(kernels, "most_rows", lambda: 0)
+    plain = Int8Linear(weight, offset)
+    torch.testing.assert_close(with_kernels, plain(x), rtol=1e-5, atol=1e-5)
+    exact = F.linear(x, weight, offset)
+    assert (plain(x) - exact).norm() <= 0.02 * exact.norm()
+
+
+@needs_kernels
+def test_gelu_and_scaling_are_torch_s() -> None:
+    sums, scales, bias = 3 * torch.randn(5, 70), torch.rand(5) + 0.1, torch.randn(70)
+    expected = F.gelu(sums * scales.unsqueeze(1) + bias)
+    bits, new = kernels.gelu_quantize_rows(sums.clone(), scales, bias)
+    torch.testing.assert_close((bits.float() - 128) * new.unsqueeze(1), expected, rtol=0, atol=float(new.max()))
+    kernels.scale_rows(sums, scales, None)
+    bits, new = kernels.quantize_rows(sums)
+    torch.testing.assert_close((bits.float() - 128) * new.unsqueeze(1), sums, rtol=0, atol=float(new.max()))
+
+
+@needs_kernels
+def test_keys_and_values_never_move_when_beams_are_reordered() -> None:
+    model = network("rotary")
+    with torch.inference_mode():
+        state = model.start(sources(3)).select([0, 0, 0, 1, 2, 2])
+        model.step(state, [2] * 6)
+        assert isinstance(state.slots, KeyValues)
+        past = state.slots.past
+        slots, paths = torch.tensor(past.held), past.paths[:, 0].tolist()
+        before = past.slots.cache[:, slots, :1].clone()
+        state.select([2, 1, 1, 3, 5, 4])
+        assert torch.equal(past.slots.cache[:, slots, :1], before)
+        assert past.paths[:, 0].tolist() == [paths[row] for row in (2, 1, 1, 3, 5, 4)]
+
+
+def test_what_was_written_for_others_is_found_after_growing_and_joining() -> None:
+    model = network("sinusoidal")
+    asked = [(*([9] * 150), 3), (8, 3)]
+    long = found(model, asked, 1)
+    settings = GenerationConfig()
+    searches = [make_search(settings, 20) for _ in asked]
+    batch = ActiveBatch(model)
+    batch.add(asked[1:], searches[1:])
+    batch.step()
+    batch.add(asked[:1], searches[:1])
+    while batch.searches:
+        batch.step()
+    assert [search.results() for search in searches] == long
+
+
+def test_narrow_networks_stay_as_they_are() -> None:
+    assert packed.gain(build(ModelConfig(d_model=32, d_ff=32, num_heads=2), 40, 40, joint=True)) == 0
+
+
+def test_where_the_operators_are_missing_int8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "works", lambda: False)
+    model = network("rotary", "float32")
+    assert packed.gain(model) == 0
+    with pytest.raises(ValueError, match="precision 'int8' cannot be had here"):
+        pack(model)
