@@ -1,7 +1,9 @@
 """Searches, rules and sampling on a mock model whose distributions are known."""
 
 import random
+import threading
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws.toys import FAMILIES, TableModel, random_model, random_source
+from torch import Tensor
 
 from antiphon.config import GenerationConfig
 from antiphon.decoding import generate
@@ -284,3 +287,36 @@ def test_attention_is_kept_only_where_asked_for() -> None:
     hypothesis = decode(model, [SOURCE], search, keep_attention=True)[0][0]
     assert len(hypothesis.attention) == len(hypothesis.tokens)
     assert hypothesis.attention[0].shape == (2, 2, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_batches_side_by_side_find_what_one_finds(workers: int) -> None:
+    model = TableModel(10, 3)
+    sources = [(number % 7 + 4, number, EOS) for number in range(60)]
+    settings = GenerationConfig(beam_size=3, n_best=2)
+    expected = decode(model, sources, [make_search(settings, 8) for _ in sources])
+    assert decode(model, sources, [make_search(settings, 8) for _ in sources], workers=workers) == expected
+
+
+class Failing(TableModel):
+    """Fails at the second step of every batch."""
+
+    def step(self, state: Any, tokens: Sequence[int]) -> Tensor:
+        if max(len(row) for row in state.rows) > 3:
+            raise RuntimeError("out of order")
+        return super().step(state, tokens)
+
+
+def test_an_error_in_a_worker_is_raised_and_leaves_no_thread() -> None:
+    searches = [make_search(GenerationConfig(), 8) for _ in range(40)]
+    with pytest.raises(RuntimeError, match="out of order"):
+        decode(Failing(10, 3), [(4, 5, EOS)] * 40, searches, workers=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("antiphon-decode")]
+
+
+def test_workers_stop_when_nobody_reads_on() -> None:
+    searches = [make_search(GenerationConfig(), 8) for _ in range(400)]
+    stream = decode_stream(TableModel(10, 3), [(4, 5, EOS)] * 400, searches, workers=2)
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("antiphon-decode")]

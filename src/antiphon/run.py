@@ -12,7 +12,6 @@ No pickle is read or written.
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ class Model:
         self.config = config
         self.facts = facts
         self.precision: Precision = "float32"  # of the linear layers
-        self.workers = 1  # running batches side by side in `generate`, each on one core
+        self.workers = 0  # running batches side by side, each on one core; 0: one, on torch's own number of threads
 
     @classmethod
     def new(cls, config: Config, tokenizers: TokenizerPair, facts: Facts) -> Self:
@@ -101,8 +100,8 @@ class Model:
         """The model in a run folder, for inference.
 
         precision: of the linear layers; "auto" is int8 where a short timing finds it faster on this processor. workers:
-        running batches side by side; 0: one for each core. Raises ValueError, in a sentence, when there is no model, it
-        is broken, or the device or precision cannot be had.
+        running batches side by side; 0: one for each of torch's threads. Raises ValueError, in a sentence, when there
+        is no model, it is broken, or the device or precision cannot be had.
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -112,8 +111,8 @@ class Model:
         if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
             pack(network)
             model.precision = "int8"
-        on_cores = network.device.type == "cpu"
-        model.workers = (workers or len(os.sched_getaffinity(0))) if on_cores else 1
+        if network.device.type == "cpu":
+            model.workers = workers or torch.get_num_threads()
         return model
 
     def save(self, folder: Path) -> None:
@@ -167,8 +166,10 @@ class Model:
         ids = [self.source_ids(sources[index]) for index in asked]
         forced = self.tokenizers.target.encode(prefix) if prefix else []
         searches = [make_search(wanted, self.max_length(len(source), wanted), forced) for source in ids]
-        workers = min(self.workers, -(-len(ids) // FEWEST_SOURCES))
-        for place, hypotheses in decode_stream(self.network, ids, searches, attention, max(workers, 1)):
+        workers = min(self.workers, max(1, len(ids) // FEWEST_SOURCES))
+        if workers == 1 and self.precision == "float32":
+            workers = 0  # whose products many threads share better than the kernels of int8
+        for place, hypotheses in decode_stream(self.network, ids, searches, attention, workers):
             yield asked[place], [self.output(hypothesis) for hypothesis in hypotheses]
 
     def source_ids(self, text: str) -> list[int]:

@@ -17,7 +17,7 @@ def decode(
     sources: Sequence[Sequence[int]],
     searches: Sequence[Search],
     keep_attention: bool = False,
-    workers: int = 1,
+    workers: int = 0,
 ) -> list[list[Hypothesis]]:
     """sources: ids, each ending with EOS; a search for each -> its results, in the same order."""
     results: dict[int, list[Hypothesis]] = {}
@@ -31,14 +31,15 @@ def decode_stream(
     sources: Sequence[Sequence[int]],
     searches: Sequence[Search],
     keep_attention: bool = False,
-    workers: int = 1,
+    workers: int = 0,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """As `decode`, but yields (index, results) as each source ends; the longest sources begin.
 
-    workers: running batches side by side, each in a thread of its own and on one core. They share the model's weights.
+    workers: running batches side by side, each in a thread of its own and on one core; they share the model's weights.
+    0: one batch, in this thread and with torch's own number of threads.
     """
-    waiting = _Waiting(sources, searches, workers)
-    if workers == 1:
+    waiting = _Waiting(sources, searches, max(workers, 1))
+    if workers == 0:
         yield from _run(model, waiting, keep_attention)
         return
     found: queue.SimpleQueue[tuple[int, list[Hypothesis]] | BaseException | None] = queue.SimpleQueue()

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from antiphon import tokenizer
-from antiphon.run import CHECKPOINTS, METRICS, WEIGHTS, read_config, read_facts
+from antiphon import kernels, tokenizer
+from antiphon.model.packed import WORTH, gain
+from antiphon.run import CHECKPOINTS, METRICS, WEIGHTS, Model, read_config, read_facts
 
 
 def summarize(folder: Path) -> dict[str, dict[str, Any]]:
@@ -21,9 +22,22 @@ def summarize(folder: Path) -> dict[str, dict[str, Any]]:
             "source_tokens": f"{tokenizers.source.vocab_size} ({tokenizers.source.kind})",
             "target_tokens": f"{tokenizers.target.vocab_size} ({tokenizers.target.kind})",
         },
+        "decoding": _decoding(folder),
         "data": facts,
         "training": _history(folder / METRICS) | {"checkpoints": len(list((folder / CHECKPOINTS).glob("step-*")))},
         **{f"[{name}]": table for name, table in config.model_dump().items()},
+    }
+
+
+def _decoding(folder: Path) -> dict[str, Any]:
+    """What `auto` precision comes to on this processor; nothing before the first weights are written."""
+    if not (folder / WEIGHTS).exists():
+        return {}
+    times = gain(Model.load(folder, precision="float32").network)
+    return {
+        "precision": "int8" if times > WORTH else "float32",
+        "int8_over_float32": f"{times:.1f} times as fast here" if times else "cannot be had for this model here",
+        "kernels": "none: no C++ compiler was found" if kernels.library() is None else "built for this processor",
     }
 
 
