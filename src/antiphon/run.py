@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from antiphon import files, tokenizer
 from antiphon.config import Config, GenerationConfig, changed, generation_settings
@@ -105,12 +106,17 @@ class Model:
         """
         folder = Path(folder)
         config = read_config(folder)
-        model = cls.new(config, tokenizer.load(folder), read_facts(folder))
-        load_weights(model.network, folder / WEIGHTS)
+        tokenizers, facts = tokenizer.load(folder), read_facts(folder)
+        with _NoRandomNumbers():
+            model = cls.new(config, tokenizers, facts)
+        load_weights(model.network, folder / WEIGHTS, mapped=True)
         network = model.network.eval().to(find_device(device))
         if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
             pack(network)
             model.precision = "int8"
+        else:  # products of float32 round by where their factors lie in memory: not wherever the file has them
+            for parameter in network.parameters():
+                parameter.data = parameter.data.clone()
         if network.device.type == "cpu":
             model.workers = workers or torch.get_num_threads()
         return model
@@ -269,8 +275,21 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def load_weights(network: Seq2Seq, file: Path) -> None:
-    """Puts the weights of a safetensors file into the network. Raises ValueError when they do not fit."""
+class _NoRandomNumbers(TorchFunctionMode):
+    """Makes weights without filling them: they are about to be read."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def load_weights(network: Seq2Seq, file: Path, mapped: bool = False) -> None:
+    """Puts the weights of a safetensors file into the network. mapped: they are the file's own memory, not copied.
+
+    Raises ValueError when they do not fit.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not file.exists():
@@ -289,6 +308,9 @@ def load_weights(network: Seq2Seq, file: Path) -> None:
                         f"{file}: tensor {name!r} is {list(tensor.shape)}, expected {list(parameter.shape)}; "
                         f"it belongs to another model than its {CONFIG} tells."
                     )
-                parameter.copy_(tensor)
+                if mapped:
+                    parameter.data = tensor.to(parameter.dtype)
+                else:
+                    parameter.copy_(tensor)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file}: cannot be read as weights ({error}); train again, or restore the file.") from None

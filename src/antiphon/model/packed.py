@@ -39,20 +39,18 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.scales = weight.abs().amax(1) / LEVELS + TINY
+        self.tiny = torch.tensor(TINY)
+        bits, self.scales = self._quantized(weight.detach().contiguous())
         self.offsets = torch.zeros(len(weight), dtype=torch.int64)
-        rounded = (weight / self.scales.unsqueeze(1)).round_().to(torch.int8)
+        rounded = bits.bitwise_xor_(128).view(torch.int8)
         self.most_rows = kernels.most_rows() if weight.shape[1] % 4 == 0 else 0
         self.arranged = kernels.arrange(rounded) if self.most_rows else None
         self.weight = torch.ops.onednn.qlinear_prepack(rounded, None) if self.most_rows < sys.maxsize else None
         self.bias = None if bias is None else bias.detach().contiguous()
-        self.tiny = torch.tensor(TINY)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_in) -> (..., D_out)."""
-        rows = x.reshape(-1, x.shape[-1])
-        y = self._plain(rows) if kernels.library() is None else self.scaled(*kernels.quantize_rows(rows))
-        return y.view(*x.shape[:-1], -1)
+        return self.scaled(*self._quantized(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
 
     def scaled(self, bits: Tensor, scales: Tensor) -> Tensor:
         """bits (N, D_in), uint8 with 128 for zero, scales (N,) -> (N, D_out)."""
@@ -60,8 +58,11 @@ class Int8Linear(nn.Module):
             assert self.arranged is not None
             return kernels.multiply_rows(bits, scales, self.arranged, self.scales, self.bias)
         y = self.multiply(bits)
-        kernels.scale_rows(y, scales, self.bias)
-        return y
+        if kernels.library() is not None:
+            kernels.scale_rows(y, scales, self.bias)
+            return y
+        scales = scales.unsqueeze(1)
+        return y.mul_(scales) if self.bias is None else torch.addcmul(self.bias, y, scales, out=y)
 
     def multiply(self, bits: Tensor) -> Tensor:
         """bits (N, D_in), uint8 with 128 for zero -> exact sums in units of the weights' scales, (N, D_out)."""
@@ -74,13 +75,14 @@ class Int8Linear(nn.Module):
         )
         return y
 
-    def _plain(self, rows: Tensor) -> Tensor:
-        """What the kernels do, in torch's operators."""
-        scales = torch.add(self.tiny, rows.abs().amax(1, keepdim=True), alpha=1 / LEVELS)
-        # The product is fast for unsigned inputs only; flipping the sign bit adds 128.
-        bits = (rows * scales.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
-        sums = self.multiply(bits)
-        return sums.mul_(scales) if self.bias is None else torch.addcmul(self.bias, sums, scales, out=sums)
+    def _quantized(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """As kernels.quantize_rows, in torch's operators where there are no kernels."""
+        if kernels.library() is not None:
+            return kernels.quantize_rows(rows)
+        scales = torch.add(self.tiny, rows.abs().amax(1), alpha=1 / LEVELS)
+        # Flipping the sign bit adds 128.
+        bits = (rows * scales.reciprocal().unsqueeze(1)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
+        return bits, scales
 
 
 class Int8FeedForward(nn.Module):
@@ -188,20 +190,16 @@ def _fuse(network: Seq2Seq) -> None:
 
 @torch.no_grad()
 def gain(network: Seq2Seq) -> float:
-    """How many times faster than in float32 the network's linear layers are in int8 on this processor, for 32 rows; 0
-    where int8 cannot be had."""
-    shapes = Counter(tuple(layer.weight.shape) for layer in network.modules() if isinstance(layer, nn.Linear))
-    shapes[tuple(network.output.shape)] += 1
-    wide = {shape: count for shape, count in shapes.items() if min(shape) >= NARROWEST}
+    """How many times faster than in float32 the network's most frequent wide linear layer is in int8 on this processor,
+    for 32 rows; 0 where int8 cannot be had."""
+    wide = [m for m in network.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= NARROWEST]
     if not wide or network.device.type != "cpu" or not works():
         return 0.0
-    plain = quick = 0.0
-    for (outputs, inputs), count in wide.items():
-        x, weight = torch.randn(TIMED_ROWS, inputs), torch.randn(outputs, inputs)
-        layer = Int8Linear(weight, weight[:, 0])
-        plain += count * _seconds(partial(F.linear, x, weight, weight[:, 0]))
-        quick += count * _seconds(partial(layer, x))
-    return plain / quick
+    counts = Counter(layer.weight.shape for layer in wide)
+    plain = max(wide, key=lambda layer: counts[layer.weight.shape])
+    quick = Int8Linear(plain.weight, plain.bias)
+    x = torch.randn(TIMED_ROWS, plain.weight.shape[1], dtype=plain.weight.dtype)
+    return _seconds(partial(plain, x)) / _seconds(partial(quick, x))
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
