@@ -23,7 +23,7 @@ def train(
         Path | None, typer.Option(help="Folder to write the model to; else runs/ and the name of PAIRS.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="tiny, small, base or recurrent; else chosen by the number of pairs.")
+        str | None, typer.Option(help="tiny, small, base, fast or recurrent; else chosen by the number of pairs.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the preset.")] = None,
     set_: Annotated[

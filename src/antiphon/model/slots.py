@@ -39,7 +39,7 @@ class Slots:
             cache = self.cache.new_empty(layers, slots, longer, heads, width)
             cache[:, :had, :room] = self.cache
             self.cache = cache
-            self.free += range(had, slots)
+            self.free = [*reversed(range(had, slots)), *self.free]  # the lowest are taken first
 
     def take(self, count: int) -> list[int]:
         """So many free slots; there is room for them."""
@@ -119,12 +119,11 @@ class MemorySlots:
         keys = projected[0][0]
         slots.reserve(len(keys), keys.shape[2])
         self.slots = slots
-        self.places = slots.take(len(keys))
+        self.places = slots.take(len(keys))  # the first ones: nobody has taken any yet
         self.length = keys.shape[2]  # of the longest source, ever
-        there = torch.tensor(self.places)
         for index, layer in enumerate(projected):
             for cache, new in zip(slots.layer(index), layer, strict=True):
-                cache[there, : new.shape[2]] = new.transpose(1, 2).to(cache.dtype)
+                cache[: len(keys), : self.length] = new.transpose(1, 2)
 
     def select(self, kept: Sequence[int]) -> None:
         stay = set(kept)
