@@ -43,7 +43,7 @@ def write_ids(folder: Path, file: Path) -> str:
         pairs = read_pairs([folder / "train.en.gz", folder / "train.de.gz"])
         tokenizers = train_tokenizers(pairs, TokenizerConfig(source="bpe", target="bpe", vocab_size=VOCABULARY))
         sources, targets = (
-            side.encode_batch([pair[index] for pair in pairs])
+            list(side.encode_batch(pair[index] for pair in pairs))
             for index, side in enumerate((tokenizers.source, tokenizers.target))
         )
         told = f"multi30k en-de from {folder}, joint byte-level BPE of {VOCABULARY}"

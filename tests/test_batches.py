@@ -1,7 +1,9 @@
 """The batches of an epoch: nothing lost or twice, within the budget, in an order to be taken up again."""
 
+import tracemalloc
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from antiphon.config import TokenizerConfig
 from antiphon.data import batches
+from antiphon.data import pairs as reading
 from antiphon.data.batches import EncodedPairs, Ragged, padding_share
-from antiphon.data.pairs import Pair
+from antiphon.data.pairs import Pair, read_pairs, split_pairs
 from antiphon.ids import BOS, EOS, PAD
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 
@@ -120,7 +123,28 @@ def test_empty_and_over_long_pairs_are_left_out_and_counted() -> None:
     ]
     data = encoded(pairs, max_length=3)
     assert (len(data), data.num_empty, data.num_too_long) == (2, 2, 2)
-    assert data.pairs == [pairs[0], pairs[5]]
+    assert list(data.pairs) == [pairs[0], pairs[5]]
+
+
+@pytest.mark.slow
+def test_memory_hardly_grows_with_the_number_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file to the first batch; a pair that is kept as objects of Python takes many hundred bytes."""
+    monkeypatch.setattr(reading, "IN_MEMORY", 1000)
+
+    def peak(count: int) -> int:
+        file = tmp_path / f"{count}.tsv"
+        file.write_text("".join(f"{'a ' * (n % 5)}c {n}\ta b c\n" for n in range(count)), encoding="utf-8")
+        tracemalloc.start()
+        try:
+            pairs, _ = split_pairs(read_pairs(file), 100)
+            data = EncodedPairs(pairs, train_tokenizers(pairs, TokenizerConfig(target="words")), 100)
+            assert next(data.batches(1000, 1, 0))
+            assert data.fingerprint()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(40_000) - peak(20_000) < 100 * 20_000
 
 
 @given(some_pairs, budgets)
@@ -150,8 +174,10 @@ def test_the_fingerprint_tells_the_sides_and_the_cuts_apart() -> None:
     assert len({encoded(pairs).fingerprint() for pairs in variants}) == len(variants)
 
 
-@given(st.lists(st.lists(st.integers(4, 9), max_size=5), min_size=1, max_size=8))
-def test_ragged_lists_come_back_with_their_ends(lists: list[list[int]]) -> None:
-    ragged = Ragged(lists)
+@given(st.lists(st.lists(st.integers(4, 9), max_size=5), min_size=1, max_size=8), st.integers(0, 40))
+def test_ragged_lists_come_back_with_their_ends(lists: list[list[int]], unwritten: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "UNWRITTEN", unwritten)
+        ragged = Ragged(lists)
     assert [ragged[index] for index in range(len(lists))] == [[*ids, EOS] for ids in lists]
     assert ragged.lengths.tolist() == [len(ids) + 1 for ids in lists]

@@ -5,14 +5,14 @@ import io
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.data.pairs import DataError, Pair, iter_pairs, read_lines, read_pairs, split_pairs
+from antiphon.data.pairs import BLOCK, DataError, Pair, iter_pairs, read_lines, read_pairs, split_pairs
 
 BOM = b"\xef\xbb\xbf"
 
@@ -126,7 +126,7 @@ def test_parallel_files_come_back(folder: Path, pairs: list[Pair], crlf: bool, z
     | st.tuples(st.binary(), st.binary()).map(lambda halves: gzip.compress(halves[0], 1) + halves[1])
 )
 def test_any_bytes_are_pairs_or_an_error(folder: Path, content: bytes) -> None:
-    def attempt(read: Callable[[], list[Pair]]) -> None:
+    def attempt(read: Callable[[], Sequence[Pair]]) -> None:
         try:
             pairs = read()
         except DataError:
@@ -160,6 +160,21 @@ def test_standard_input_with_braces_can_be_tsv() -> None:
     assert read_pairs("-", stdin=Stream(b'{x}\t"y"\n')) == [("{x}", '"y"')]
     assert read_pairs("-", stdin=Stream(b'{"a":\t1}')) == [('{"a":', "1}")]
     assert rejected("-", stdin=Stream(b'{"a": "x"}')).startswith("standard input, line 1: expected the key")
+
+
+def test_stored_pairs_are_a_sequence(write: Callable[[str, bytes], Path]) -> None:
+    pairs = [Pair(f"{n}", "é" * (n % 3)) for n in range(2 * BLOCK + 5)]
+    stored = read_pairs(write("pairs.tsv", tsv(pairs)))
+    assert (len(stored), list(stored)) == (len(pairs), pairs)
+    for index in (0, BLOCK - 1, BLOCK, -1):
+        assert stored[index] == pairs[index]
+    assert stored[BLOCK - 2 : BLOCK + 2] == pairs[BLOCK - 2 : BLOCK + 2]
+    assert stored[::-700] == pairs[::-700]
+    assert list(zip(stored, stored, strict=True)) == list(zip(pairs, pairs, strict=True))
+    assert stored != pairs[:-1]
+    assert stored != [*pairs[:-1], pairs[0]]
+    with pytest.raises(IndexError):
+        stored[len(pairs)]
 
 
 def test_other_keys(write: Callable[[str, bytes], Path]) -> None:
@@ -319,11 +334,12 @@ def test_split(texts: list[str], max_dev: int, seed: int) -> None:
     train, dev = split_pairs(pairs, max_dev)
     assert train
     assert dev
-    assert sorted(train + dev) == sorted(pairs)
+    assert sorted([*train, *dev]) == sorted(pairs)
+    assert len(train) == len(pairs) - len(dev)
     assert not {pair.source for pair in train} & {pair.source for pair in dev}
     room = min(max_dev, len(pairs) // 10)
     assert len(dev) <= room or len({pair.source for pair in dev}) == 1
-    assert train == sorted(train, key=lambda pair: int(pair.target))
+    assert list(train) == sorted(train, key=lambda pair: int(pair.target))
     shuffled = random.Random(seed).sample(pairs, len(pairs))
     assert [set(side) for side in split_pairs(shuffled, max_dev)] == [set(train), set(dev)]
 

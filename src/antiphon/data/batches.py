@@ -1,11 +1,16 @@
 """Encoded pairs and the batches made of them: ids only, no files and no text.
 
 Batches hold pairs of like lengths, up to a budget of tokens, in an order that depends on the seed, the epoch and
-nothing else; so a place in the data is two numbers, and a run can be taken up there again.
+nothing else; so a place in the data is two numbers, and a run can be taken up there again. Ids are in temporary files
+that are mapped into memory: what stays there is their lengths and places, some 30 bytes a pair.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import mmap
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
+from itertools import tee
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from antiphon.data.pairs import Pair
+from antiphon.data.pairs import ChosenPairs, Pair, temporary_file
 from antiphon.ids import BOS, EOS, PAD
 from antiphon.tokenizer import TokenizerPair
 
 Ints = npt.NDArray[np.int64]
+Ints32 = npt.NDArray[np.int32]
 POOL = 1 << 17  # pairs that are sorted by length together
+UNWRITTEN = 1 << 16  # ids that go into a file together
 
 
 class Batch(NamedTuple):
@@ -45,17 +52,49 @@ class Batch(NamedTuple):
 
 
 class Ragged:
-    """Many lists of ids, one after the other in one array. Lengths count EOS, which ends each."""
+    """Many lists of ids, one after the other in a temporary file, gone when they are; all are added before one is read.
 
-    def __init__(self, lists: Sequence[Sequence[int]]) -> None:
-        self.lengths: Ints = np.fromiter((len(ids) + 1 for ids in lists), dtype=np.int64, count=len(lists))
-        self.starts: Ints = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.lengths)])
-        self.ids = np.full(int(self.starts[-1]), EOS, dtype=np.int32)
-        for start, ids in zip(self.starts[:-1], lists, strict=True):
-            self.ids[start : start + len(ids)] = ids
+    Lengths count EOS, which ends each.
+    """
+
+    def __init__(self, lists: Iterable[list[int]] = ()) -> None:
+        self._file = temporary_file(self)
+        self._lengths, self._unwritten = array("i"), array("i")
+        for ids in lists:
+            self.append(ids)
+
+    def append(self, ids: list[int]) -> None:
+        self._lengths.append(len(ids) + 1)
+        self._unwritten.fromlist(ids)
+        self._unwritten.append(EOS)
+        if len(self._unwritten) > UNWRITTEN:
+            self._file.write(self._unwritten)
+            del self._unwritten[:]
+
+    @cached_property
+    def lengths(self) -> Ints32:
+        """(N,)"""
+        return np.asarray(self._lengths, dtype=np.int32)
+
+    @cached_property
+    def starts(self) -> Ints:
+        """(N,), places in `ids`."""
+        return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+
+    @cached_property
+    def ids(self) -> Ints32:
+        """(sum of the lengths,)"""
+        if not len(self.lengths):
+            return np.zeros(0, dtype=np.int32)
+        with self._file as file:
+            file.write(self._unwritten)
+            file.rollover()
+            file.flush()
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.int32)
 
     def __getitem__(self, index: int) -> list[int]:
-        found: list[int] = self.ids[self.starts[index] : self.starts[index + 1]].tolist()
+        start = self.starts[index]
+        found: list[int] = self.ids[start : start + self.lengths[index]].tolist()
         return found
 
     def padded(self, indices: Ints) -> Tensor:
@@ -70,26 +109,32 @@ class Ragged:
 class EncodedPairs:
     """A set of pairs as ids, and what was left out of it."""
 
-    def __init__(self, pairs: Sequence[Pair], tokenizers: TokenizerPair, max_length: int) -> None:
+    def __init__(self, pairs: Collection[Pair], tokenizers: TokenizerPair, max_length: int) -> None:
         """Leaves out pairs with an empty side, or with more than `max_length` tokens on one, and counts them."""
-        full = [pair for pair in pairs if pair.source.strip() and pair.target.strip()]
-        self.num_empty = len(pairs) - len(full)
-        sources = tokenizers.source.encode_batch([pair.source for pair in full])
-        targets = tokenizers.target.encode_batch([pair.target for pair in full])
-        kept = [i for i in range(len(full)) if 0 < len(sources[i]) <= max_length and 0 < len(targets[i]) <= max_length]
-        self.num_too_long = len(full) - len(kept)
-        self.pairs = [full[index] for index in kept]
-        self.sources = Ragged([sources[index] for index in kept])
-        self.targets = Ragged([targets[index] for index in kept])
+        self.sources, self.targets = Ragged(), Ragged()
+        self.num_empty = 0
+        kept = bytearray()
+        first, second, third = tee(pairs, 3)
+        sources = tokenizers.source.encode_batch(pair.source for pair in first)
+        targets = tokenizers.target.encode_batch(pair.target for pair in second)
+        for pair, source, target in zip(third, sources, targets, strict=True):
+            is_full = bool(pair.source.strip() and pair.target.strip())
+            self.num_empty += not is_full
+            kept.append(is_full and 0 < len(source) <= max_length and 0 < len(target) <= max_length)
+            if kept[-1]:
+                self.sources.append(source)
+                self.targets.append(target)
+        self.num_too_long = len(kept) - self.num_empty - len(self)
+        self.pairs = ChosenPairs(pairs, np.asarray(kept, dtype=np.bool_))
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.sources.lengths)
 
     def fingerprint(self) -> str:
         """A hash of all ids in order: the same data gives the same."""
-        digest = hashlib.blake2b(self.sources.ids.tobytes(), digest_size=16)
-        digest.update(self.targets.ids.tobytes())
-        digest.update(self.sources.lengths.tobytes())
+        digest = hashlib.blake2b(self.sources.ids.data, digest_size=16)
+        digest.update(self.targets.ids.data)
+        digest.update(self.sources.lengths.astype(np.int64).data)
         return digest.hexdigest()
 
     def batch(self, indices: Ints) -> Batch:
@@ -123,7 +168,7 @@ class EncodedPairs:
         yield from np.split(order, cuts)
 
 
-def _cuts(lengths: Ints, batch_tokens: int) -> list[int]:
+def _cuts(lengths: Ints32, batch_tokens: int) -> list[int]:
     """Where to cut a sequence of pairs, so that the number in a piece times its longest stays within `batch_tokens`."""
     cuts = []
     count = longest = 0

@@ -3,8 +3,9 @@
 A pair comes from a line of tab-separated text, a line of JSON, or a line in each of two parallel files; any
 of them may be gzipped, and "-" is standard input. Text is UTF-8, and a line ends at a newline (with or
 without a carriage return before it) and nowhere else: all other characters, quotes included, are text. What
-cannot be read is an error with its place, never skipped. This file knows no token ids and no settings; an
-empty side is a pair like any other.
+cannot be read is an error with its place, never skipped. What was read waits in a temporary file (in the folder that
+TMPDIR names), so that memory does not grow with the number of pairs. This file knows no token ids and no settings;
+an empty side is a pair like any other.
 """
 
 import gzip
@@ -12,19 +13,26 @@ import io
 import json
 import re
 import sys
+import weakref
 import zlib
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import chain, compress, islice
+from operator import eq
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, NamedTuple, cast, overload
 
 import numpy as np
+import numpy.typing as npt
 
 PathLike = str | Path
 GZIP_MAGIC = b"\x1f\x8b"
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
+BLOCK = 1024  # stored pairs that are read back together
+IN_MEMORY = 1 << 24  # bytes that a temporary file holds in memory before it is one
+_BETWEEN = b"\xff"  # stands in no UTF-8
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -34,6 +42,71 @@ class Pair(NamedTuple):
 
     source: str
     target: str
+
+
+def temporary_file(owner: object) -> SpooledTemporaryFile[bytes]:
+    """A file that is in memory while it is small, and closed and gone when its owner is."""
+    file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - the owner reads it later
+    weakref.finalize(owner, file.close)
+    return file
+
+
+class StoredPairs(Sequence[Pair]):
+    """Pairs whose texts are in a temporary file, gone when they are; each use reads them again, a block at a time."""
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self._file = temporary_file(self)
+        self._starts = [0]  # of each block, and the end
+        self._count = 0
+        self._recent: tuple[int, list[Pair]] = (-1, [])
+        pairs = iter(pairs)
+        while block := list(islice(pairs, BLOCK)):
+            self._file.write(_BETWEEN.join([text.encode() for text in chain.from_iterable(block)]))
+            self._starts.append(self._file.tell())
+            self._count += len(block)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Pair]:
+        return chain.from_iterable(map(self._block, range(len(self._starts) - 1)))
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(self._count)[index]]
+        number, place = divmod(range(self._count)[index], BLOCK)
+        if self._recent[0] != number:
+            self._recent = number, self._block(number)
+        return self._recent[1][place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    def _block(self, number: int) -> list[Pair]:
+        start, end = self._starts[number : number + 2]
+        self._file.seek(start)
+        texts = iter([text.decode() for text in self._file.read(end - start).split(_BETWEEN)])
+        return list(map(Pair._make, zip(texts, texts, strict=True)))
+
+
+class ChosenPairs(Collection[Pair]):
+    """Some of the pairs, in their order: those where `chosen` (N,) is true."""
+
+    def __init__(self, pairs: Collection[Pair], chosen: npt.NDArray[np.bool_]) -> None:
+        self.pairs, self.chosen = pairs, chosen.tobytes()
+
+    def __len__(self) -> int:
+        return self.chosen.count(True)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return compress(self.pairs, self.chosen)
+
+    def __contains__(self, pair: object) -> bool:
+        return any(pair == one for one in self)
 
 
 class DataError(ValueError):
@@ -46,13 +119,14 @@ def read_pairs(
     source_key: str = "source",
     target_key: str = "target",
     stdin: BinaryIO | None = None,
-) -> list[Pair]:
+) -> StoredPairs:
     """All pairs of a file, of two parallel files (a sequence of two, or "first,second"), or of standard
     input, "-".
 
+    They are read once, errors and all, and can be gone through as often as need be; `list` of them is one to change.
     `stdin` stands in for the process's own standard input. Raises DataError.
     """
-    return list(iter_pairs(path, source_key=source_key, target_key=target_key, stdin=stdin))
+    return StoredPairs(iter_pairs(path, source_key=source_key, target_key=target_key, stdin=stdin))
 
 
 def iter_pairs(
@@ -85,14 +159,14 @@ def read_lines(path: PathLike, *, stdin: BinaryIO | None = None) -> Iterator[str
             yield _decode(line, name, number)
 
 
-def split_pairs(pairs: Sequence[Pair], max_dev: int) -> tuple[list[Pair], list[Pair]]:
+def split_pairs(pairs: Collection[Pair], max_dev: int) -> tuple[ChosenPairs, list[Pair]]:
     """(train, dev): no source stands on both sides; which side it is on depends on the pairs, not on their
     order.
 
     Dev gets at most `max_dev` pairs and at most a tenth, but one source at least. Raises DataError when there
     is only one source.
     """
-    hashes = np.asarray(array("Q", map(_hash_source, pairs)), dtype=np.uint64)
+    hashes = np.fromiter(map(_hash_source, pairs), dtype=np.uint64, count=len(pairs))
     values, counts = np.unique(hashes, return_counts=True)
     if len(values) < 2:
         found = "only one" if len(values) else "none"
@@ -102,7 +176,7 @@ def split_pairs(pairs: Sequence[Pair], max_dev: int) -> tuple[list[Pair], list[P
         )
     room = min(max_dev, len(pairs) // 10)
     chosen = []
-    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+    for value, count in zip(values, counts, strict=True):
         if room == 0:
             break
         if count <= room:
@@ -110,10 +184,8 @@ def split_pairs(pairs: Sequence[Pair], max_dev: int) -> tuple[list[Pair], list[P
             room -= count
     if not chosen:
         chosen = [values[counts.argmin()]]
-    in_dev = np.isin(hashes, np.asarray(chosen, dtype=np.uint64)).tolist()
-    train = [pair for pair, is_dev in zip(pairs, in_dev, strict=True) if not is_dev]
-    dev = [pair for pair, is_dev in zip(pairs, in_dev, strict=True) if is_dev]
-    return train, dev
+    in_dev = np.take(chosen, np.searchsorted(chosen, hashes), mode="clip") == hashes
+    return ChosenPairs(pairs, ~in_dev), list(ChosenPairs(pairs, in_dev))
 
 
 def _hash_source(pair: Pair) -> int:

@@ -5,8 +5,9 @@ Text is a string of Unicode characters; half of a surrogate pair is refused. Thi
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import tokenizers
@@ -55,18 +56,20 @@ class Tokenizer:
             check_text(text)
             raise
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on all processors."""
-        ids: list[list[int]] = []
-        for start in range(0, len(texts), BATCH):
-            batch = list(texts[start : start + BATCH])
+    def encode_batch(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """`encode` of each text, on all processors; of some thousand at once, when the first of them is asked for."""
+        texts = iter(texts)
+        for start in count(1, BATCH):
+            batch = list(islice(texts, BATCH))
             try:
-                ids.extend(encoding.ids for encoding in self.backend.encode_batch_fast(batch))
+                ids = [encoding.ids for encoding in self.backend.encode_batch_fast(batch)]
             except (TypeError, UnicodeEncodeError):
-                for number, text in enumerate(batch, start + 1):
+                for number, text in enumerate(batch, start):
                     check_text(text, f"text {number}")
                 raise
-        return ids
+            if not ids:
+                return
+            yield from ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids: PAD, BOS and EOS are dropped, UNK and bytes that are no UTF-8 become U+FFFD."""

@@ -39,7 +39,7 @@ def train_tokenizers(pairs: Iterable[tuple[str, str]], config: TokenizerConfig) 
 
     Raises ValueError when the settings cannot be met.
     """
-    pairs = pairs if isinstance(pairs, Sequence) else list(pairs)
+    pairs = list(pairs) if isinstance(pairs, Iterator) else pairs
     kinds = _choose_kinds(pairs, config)
     joint = config.joint
     if joint == "auto":
@@ -64,11 +64,11 @@ def _make_tokenizer(kind: Kind, form: Normalization, model: models.Model) -> Tok
     return Tokenizer(tokenizers.Tokenizer.from_str(assemble(kind, form, model).to_str()), kind, form)
 
 
-def _choose_kinds(pairs: Sequence[tuple[str, str]], config: TokenizerConfig) -> tuple[Kind, Kind]:
+def _choose_kinds(pairs: Iterable[tuple[str, str]], config: TokenizerConfig) -> tuple[Kind, Kind]:
     """The kind of each side; under joint=True a side that is "auto" follows the other one."""
     asked: tuple[TokenizerKind, TokenizerKind] = (config.source, config.target)
     source, target = (
-        _suitable_kind([pair[side] for pair in pairs]) if kind == "auto" else kind for side, kind in enumerate(asked)
+        _suitable_kind(_Texts(pairs, side)) if kind == "auto" else kind for side, kind in enumerate(asked)
     )
     if config.joint is True and source != target:
         if asked == ("auto", "auto"):
@@ -84,15 +84,14 @@ def _choose_kinds(pairs: Sequence[tuple[str, str]], config: TokenizerConfig) -> 
     return source, target
 
 
-def _suitable_kind(texts: Sequence[str]) -> Kind:
+def _suitable_kind(texts: "_Texts") -> Kind:
     """`words` for a small closed set of symbols, `chars` for text without spaces, else `bpe`."""
-    texts = [text for text in texts if text and not text.isspace()]
-    if not texts:
-        return "bpe"
     if _are_symbols(texts):
         return "words"
-    unspaced = sum(len(text.split(maxsplit=1)) == 1 for text in texts)
-    return "chars" if unspaced >= 0.95 * len(texts) else "bpe"
+    words = [0, 0, 0]  # how many texts have none, one, or more
+    for text in texts:
+        words[len(text.split(maxsplit=1))] += 1
+    return "chars" if words[1] and words[1] >= 0.95 * sum(words[1:]) else "bpe"
 
 
 # A number of two digits, or a letter with a punctuation mark after it, says that texts are written language:
@@ -101,27 +100,28 @@ def _suitable_kind(texts: Sequence[str]) -> Kind:
 _WRITTEN = re.compile(r"\d\d|\w[.,;!?]")
 
 
-def _are_symbols(texts: Sequence[str]) -> bool:
+def _are_symbols(texts: "_Texts") -> bool:
     """Whether texts are symbols joined by single spaces (phonemes, commands), few, frequent and closed."""
     seen: set[str] = set()
-    count = several = joined = 0
+    total = count = several = joined = 0
     for text in texts:
         symbols = text.split()
+        total += bool(symbols)
         seen.update(symbols)
         if len(seen) > 200:
             return False
         count += len(symbols)
         several += len(symbols) > 1
-        joined += " ".join(symbols) == text
+        joined += bool(symbols) and " ".join(symbols) == text
     if any(_WRITTEN.search(symbol) for symbol in seen):
         return False
-    return count >= 50 * len(seen) and several >= 0.5 * len(texts) and joined >= 0.99 * len(texts)
+    return total > 0 and count >= 50 * len(seen) and several >= 0.5 * total and joined >= 0.99 * total
 
 
 class _Texts:
     """One side of the pairs in its Unicode form, to be gone through more than once."""
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], side: int, form: Normalization) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], side: int, form: Normalization = "none") -> None:
         self.pairs, self.side, self.form = pairs, side, form
 
     def __iter__(self) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,13 +87,14 @@ def train(
         config = _stored_config(out, config)
     else:
         refuse_existing(out)
-    train_pairs = read_pairs(pairs) if isinstance(pairs, str | Path) else list(pairs)
+    train_pairs: Collection[Pair] = read_pairs(pairs) if isinstance(pairs, str | Path) else pairs
     if config is None:
         config = load_config(preset_for(len(train_pairs)), None)
+    dev_pairs: Collection[Pair]
     if dev is None:
         train_pairs, dev_pairs = split_pairs(train_pairs, config.training.dev_pairs)
     else:
-        dev_pairs = read_pairs(dev) if isinstance(dev, str | Path) else list(dev)
+        dev_pairs = read_pairs(dev) if isinstance(dev, str | Path) else dev
     prepared = _resume(out, config, train_pairs, dev_pairs) if resume else _prepare(out, config, train_pairs, dev_pairs)
     listener = listener or Listeners()
     listener.started(prepared[0], resume)
@@ -109,7 +110,7 @@ def refuse_existing(out: Path) -> None:
 
 
 def _prepare(
-    out: Path, config: Config, train_pairs: list[Pair], dev_pairs: list[Pair]
+    out: Path, config: Config, train_pairs: Collection[Pair], dev_pairs: Collection[Pair]
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     """A new model and its data; the settings that were "auto" are decided, and stored."""
     tokenizers = train_tokenizers(train_pairs, config.tokenizer)
@@ -135,7 +136,7 @@ def _prepare(
 
 
 def _resume(
-    out: Path, config: Config, train_pairs: list[Pair], dev_pairs: list[Pair]
+    out: Path, config: Config, train_pairs: Collection[Pair], dev_pairs: Collection[Pair]
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     tokenizers = tokenizer.load(out)
     facts = run.read_facts(out)
@@ -220,7 +221,7 @@ def _keep_better(out: Path, model: Model, validator: Validator, progress: Progre
     return kept
 
 
-def _encode(pairs: list[Pair], tokenizers: TokenizerPair, config: Config, what: str) -> EncodedPairs:
+def _encode(pairs: Collection[Pair], tokenizers: TokenizerPair, config: Config, what: str) -> EncodedPairs:
     data = EncodedPairs(pairs, tokenizers, config.training.max_length)
     if not len(data):
         raise ValueError(
