@@ -1,6 +1,7 @@
 """Packed layers and kernels: equal to the plain formula within their precision, and to themselves among neighbours."""
 
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from antiphon.decoding.active import ActiveBatch
 from antiphon.decoding.generate import decode
 from antiphon.decoding.search import make_search
 from antiphon.model import packed
-from antiphon.model.packed import Int8Linear, pack
+from antiphon.model.packed import Int8FeedForward, Int8Linear, pack
 from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.model.slots import KeyValues
 
@@ -138,6 +139,23 @@ def test_the_kernels_are_torch_s_operators(
     torch.testing.assert_close(with_kernels, plain(x), rtol=1e-5, atol=1e-5)
     exact = F.linear(x, weight, offset)
     assert (plain(x) - exact).norm() <= 0.02 * exact.norm()
+
+
+@needs_kernels
+@pytest.mark.skipif(not kernels.most_rows(), reason="the processor has no VNNI")
+@pytest.mark.parametrize("rows", [3, 9, 200])
+def test_products_by_the_kernel_and_by_torch_s_operator_are_the_same_to_the_bit(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, outer, x = torch.randn(136, 64), torch.randn(64, 136), torch.randn(rows, 64)
+    biases = torch.randn(136), torch.randn(64)
+    layers = []
+    for most in (sys.maxsize, 4):  # all by the kernel; few by it, as where there is AMX
+        monkeypatch.setattr(kernels, "most_rows", lambda most=most: most)
+        layers.append(Int8FeedForward(Int8Linear(inner, biases[0]), Int8Linear(outer, biases[1])))
+    assert torch.equal(layers[0](x), layers[1](x))
+    assert torch.equal(layers[0].inner(x), layers[1].inner(x))
+    torch.testing.assert_close(layers[0](x), layers[0].outer(F.gelu(layers[0].inner(x))), rtol=0, atol=1.0)
 
 
 @needs_kernels

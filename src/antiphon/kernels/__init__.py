@@ -29,7 +29,8 @@ SIGNATURES = {
     "quantize_rows": "pnnpp",
     "scale_rows": "pppnn",
     "gelu_quantize_rows": "pppnnpp",
-    "multiply_rows": "ppnnnppppp",
+    "linear": "pnnnppppp",
+    "feed_forward": "pnnnppppppppp",
     "attend_past": "pnnnppnppnpppnppp",
     "attend_memory": "pnnnppppnpp",
     "attend_among": "pnnnnpppppp",
@@ -108,8 +109,8 @@ def gelu_quantize_rows(sums: Tensor, scales: Tensor, bias: Tensor) -> tuple[Tens
 
 @cache
 def most_rows() -> int:
-    """How many rows `multiply_rows` is the fastest for: none where the processor has no AVX-512 with VNNI, few where it
-    has AMX, which it does not use."""
+    """How many rows `linear` and `feed_forward` are the fastest for: none where the processor has no AVX-512 with VNNI,
+    few where it has AMX, which they do not use."""
     built = library()
     if built is None or not built.can_multiply():
         return 0
@@ -117,7 +118,7 @@ def most_rows() -> int:
 
 
 def arrange(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight (D_out, D_in), int8, D_in a multiple of 4 -> as multiply_rows reads it, with outputs filled up to 64;
+    """weight (D_out, D_in), int8, D_in a multiple of 4 -> as `linear` reads it, with outputs filled up to 64;
     and 128 x the sum of each output's weights, which inputs with 128 for zero add to its products."""
     outputs, inputs = weight.shape
     filled = torch.zeros(-(-outputs // 64) * 64, inputs, dtype=torch.int8)
@@ -126,15 +127,22 @@ def arrange(weight: Tensor) -> tuple[Tensor, Tensor]:
     return arranged, 128 * filled.sum(1, dtype=torch.int32)
 
 
-def multiply_rows(
-    bits: Tensor, scales: Tensor | None, arranged: tuple[Tensor, Tensor], weight_scales: Tensor, bias: Tensor | None
-) -> Tensor:
-    """bits (N, D_in), uint8 with 128 for zero -> their exact products with the weights, times the scales of these,
-    times the rows' `scales` and plus the bias where there are any, (N, D_out)."""
-    out = torch.empty(len(bits), len(weight_scales))
-    row_scales = _pointer(scales)
-    places = (arranged[0].data_ptr(), weight_scales.data_ptr(), arranged[1].data_ptr(), _pointer(bias), out.data_ptr())
-    _call().multiply_rows(bits.data_ptr(), row_scales, *bits.shape, out.shape[1], *places)
+def pointers(arranged: tuple[Tensor, Tensor], weight_scales: Tensor, bias: Tensor | None) -> tuple[int | None, ...]:
+    """Where the weights of a layer lie, as `linear` and `feed_forward` want to know; they must stay there."""
+    return arranged[0].data_ptr(), weight_scales.data_ptr(), arranged[1].data_ptr(), _pointer(bias)
+
+
+def linear(x: Tensor, outputs: int, weights: tuple[int | None, ...]) -> Tensor:
+    """x (N, D_in) -> (N, D_out): the exact product of its quantized rows, scaled, plus the bias."""
+    out = torch.empty(x.shape[0], outputs)
+    _call().linear(x.data_ptr(), *x.shape, outputs, *weights, out.data_ptr())
+    return out
+
+
+def feed_forward(x: Tensor, inner: int, weights: tuple[int | None, ...]) -> Tensor:
+    """x (N, D) -> (N, D): two layers and the GELU between them in one call; weights: those of both."""
+    out = torch.empty(x.shape)
+    _call().feed_forward(x.data_ptr(), *x.shape, inner, *weights, out.data_ptr())
     return out
 
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 #ifdef __AVX512VNNI__
 #include <immintrin.h>
 #endif
@@ -17,6 +18,7 @@ constexpr float kTiny = 1e-30f;
 constexpr int64_t kMaxWidth = 512;  // of a head
 constexpr int64_t kVector = 16;      // floats in a vector
 constexpr int64_t kRows = 6;          // multiplied at once: their sums fill the registers
+constexpr int64_t kPart = 96;         // rows of a feed-forward layer at once
 constexpr int64_t kLine = 32;        // bfloat16 in a line of the cache
 
 // exp with a relative error of about 1e-7: 2^whole by its bits, 2^fraction by a polynomial (Taylor, |f| <= 1/2).
@@ -196,6 +198,13 @@ inline void attend_any(const float* query, Past past, int64_t length, int64_t wi
         attend<0>(query, past, length, width, bias, scores, out);
 }
 
+// Room that a thread keeps for what lies between two products.
+template <typename Number>
+inline Number* room(std::vector<Number>& kept, int64_t count) {
+    if (static_cast<int64_t>(kept.size()) < count) kept.resize(count);
+    return kept.data();
+}
+
 }  // namespace
 
 extern "C" {
@@ -246,6 +255,36 @@ void multiply_rows(const uint8_t* bits, const float* scales, int64_t rows, int64
         }
     }
 #endif
+}
+
+void linear(const float* x, int64_t rows, int64_t inputs, int64_t outputs, const int8_t* weights,
+            const float* weight_scales, const int32_t* zeros, const float* bias, float* out) {
+    thread_local std::vector<uint8_t> kept_bits;
+    thread_local std::vector<float> kept_scales;
+    uint8_t* bits = room(kept_bits, rows * inputs);
+    float* scales = room(kept_scales, rows);
+    quantize_rows(x, rows, inputs, bits, scales);
+    multiply_rows(bits, scales, rows, inputs, outputs, weights, weight_scales, zeros, bias, out);
+}
+
+// kPart rows at a time: what lies between the two products stays in the cache.
+void feed_forward(const float* x, int64_t rows, int64_t width, int64_t inner, const int8_t* weights_in,
+                  const float* scales_in, const int32_t* zeros_in, const float* bias_in, const int8_t* weights_out,
+                  const float* scales_out, const int32_t* zeros_out, const float* bias_out, float* out) {
+    thread_local std::vector<uint8_t> kept_bits;
+    thread_local std::vector<float> kept_sums;
+    uint8_t* bits = room(kept_bits, kPart * (width + inner));
+    float* sums = room(kept_sums, kPart * (inner + 2));
+    float* scales = sums + kPart * inner;
+    for (int64_t first = 0; first < rows; first += kPart) {
+        const int64_t count = rows - first < kPart ? rows - first : kPart;
+        uint8_t* between = bits + kPart * width;
+        quantize_rows(x + first * width, count, width, bits, scales);
+        multiply_rows(bits, nullptr, count, width, inner, weights_in, scales_in, zeros_in, nullptr, sums);
+        gelu_quantize_rows(sums, scales, bias_in, count, inner, between, scales + kPart);
+        multiply_rows(between, scales + kPart, count, inner, width, weights_out, scales_out, zeros_out, bias_out,
+                      out + first * width);
+    }
 }
 
 void attend_past(float* qkv, int64_t rows, int64_t heads, int64_t width, const int64_t* ages, const int64_t* paths,

@@ -39,6 +39,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
+        self.width = len(weight)
         self.tiny = torch.tensor(TINY)
         bits, self.scales = self._quantized(weight.detach().contiguous())
         self.offsets = torch.zeros(len(weight), dtype=torch.int64)
@@ -47,16 +48,19 @@ class Int8Linear(nn.Module):
         self.arranged = kernels.arrange(rounded) if self.most_rows else None
         self.weight = torch.ops.onednn.qlinear_prepack(rounded, None) if self.most_rows < sys.maxsize else None
         self.bias = None if bias is None else bias.detach().contiguous()
+        self.pointers = None if self.arranged is None else kernels.pointers(self.arranged, self.scales, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_in) -> (..., D_out)."""
-        return self.scaled(*self._quantized(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        if self.pointers is not None and len(rows) <= self.most_rows:
+            y = kernels.linear(rows, self.width, self.pointers)
+        else:
+            y = self.scaled(*self._quantized(rows))
+        return y.view(*x.shape[:-1], -1)
 
     def scaled(self, bits: Tensor, scales: Tensor) -> Tensor:
         """bits (N, D_in), uint8 with 128 for zero, scales (N,) -> (N, D_out)."""
-        if len(bits) <= self.most_rows:
-            assert self.arranged is not None
-            return kernels.multiply_rows(bits, scales, self.arranged, self.scales, self.bias)
         y = self.multiply(bits)
         if kernels.library() is not None:
             kernels.scale_rows(y, scales, self.bias)
@@ -66,9 +70,6 @@ class Int8Linear(nn.Module):
 
     def multiply(self, bits: Tensor) -> Tensor:
         """bits (N, D_in), uint8 with 128 for zero -> exact sums in units of the weights' scales, (N, D_out)."""
-        if len(bits) <= self.most_rows:
-            assert self.arranged is not None
-            return kernels.multiply_rows(bits, None, self.arranged, self.scales, None)
         scales = (self.weight, self.scales, self.offsets)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             bits, 1.0, 128, *scales, None, 1.0, 0, torch.float32, "none", [], ""
@@ -91,11 +92,19 @@ class Int8FeedForward(nn.Module):
     def __init__(self, inner: Int8Linear, outer: Int8Linear) -> None:
         super().__init__()
         self.inner, self.outer = inner, outer
+        both = inner.pointers, outer.pointers
+        self.pointers = None if both[0] is None or both[1] is None else (*both[0], *both[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
+        rows = x.reshape(-1, x.shape[-1])
+        if self.pointers is not None and len(rows) <= self.inner.most_rows:
+            return kernels.feed_forward(rows, self.inner.width, self.pointers).view(x.shape)
+        if self.inner.weight is None or self.outer.weight is None:
+            y: Tensor = self.outer(F.gelu(self.inner(x)))
+            return y
         assert self.inner.bias is not None
-        bits, scales = kernels.quantize_rows(x.reshape(-1, x.shape[-1]))
+        bits, scales = kernels.quantize_rows(rows)
         bits, scales = kernels.gelu_quantize_rows(self.inner.multiply(bits), scales, self.inner.bias)
         return self.outer.scaled(bits, scales).view(x.shape)
 
