@@ -121,6 +121,13 @@ def test_a_loud_neighbour_changes_nothing() -> None:
     assert torch.equal(layer(x)[5:], quiet[5:])
 
 
+@torch.inference_mode()
+def test_rows_that_do_not_lie_one_after_the_other_are_read_as_they_are() -> None:
+    layer, x = Int8Linear(torch.randn(80, 64), None), torch.randn(9, 3, 64)
+    assert torch.equal(layer(x[:, 1]), layer(x[:, 1].contiguous()))
+    assert torch.equal(layer(x.transpose(0, 1))[1], layer(x[:, 1].contiguous()))
+
+
 @needs_kernels
 @pytest.mark.parametrize("rows", [1, 5, 6, 7, 40])
 @pytest.mark.parametrize("shape", [(64, 64), (200, 72), (65, 260)])

@@ -52,7 +52,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_in) -> (..., D_out)."""
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
         if self.pointers is not None and len(rows) <= self.most_rows:
             y = kernels.linear(rows, self.width, self.pointers)
         else:
@@ -97,7 +97,7 @@ class Int8FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
         if self.pointers is not None and len(rows) <= self.inner.most_rows:
             return kernels.feed_forward(rows, self.inner.width, self.pointers).view(x.shape)
         if self.inner.weight is None or self.outer.weight is None:
@@ -172,7 +172,7 @@ class PackedCrossAttention(nn.Module):
 def pack(network: Seq2Seq) -> None:
     """Replaces the network's wide linear layers by int8 ones, once. It can decode then, and no longer be trained or
     saved. Raises ValueError where this build of torch, or the device, does not have the operators."""
-    if network.device.type != "cpu" or not works():
+    if not _suits(network):
         raise ValueError("precision 'int8' cannot be had here; take float32, or auto.")
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
@@ -202,13 +202,17 @@ def gain(network: Seq2Seq) -> float:
     """How many times faster than in float32 the network's most frequent wide linear layer is in int8 on this processor,
     for 32 rows; 0 where int8 cannot be had."""
     wide = [m for m in network.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= NARROWEST]
-    if not wide or network.device.type != "cpu" or not works():
+    if not wide or not _suits(network):
         return 0.0
     counts = Counter(layer.weight.shape for layer in wide)
     plain = max(wide, key=lambda layer: counts[layer.weight.shape])
     quick = Int8Linear(plain.weight, plain.bias)
-    x = torch.randn(TIMED_ROWS, plain.weight.shape[1], dtype=plain.weight.dtype)
+    x = torch.randn(TIMED_ROWS, plain.weight.shape[1])
     return _seconds(partial(plain, x)) / _seconds(partial(quick, x))
+
+
+def _suits(network: Seq2Seq) -> bool:
+    return network.device.type == "cpu" and network.output.dtype == torch.float32 and works()
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
