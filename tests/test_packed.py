@@ -206,8 +206,32 @@ def test_what_was_written_for_others_is_found_after_growing_and_joining() -> Non
     assert [search.results() for search in searches] == long
 
 
+@needs_kernels
+@torch.inference_mode()
+def test_attention_weights_do_not_see_what_was_never_written() -> None:
+    model, asked = network("rotary"), [(*([9] * 40), 3), (8, 3)]
+    for beam_size in (1, 3):
+        batch = ActiveBatch(model, keep_attention=True)
+        searches = [make_search(GenerationConfig(beam_size=beam_size), 6) for _ in asked]
+        for source, search in zip(reversed(asked), reversed(searches), strict=True):
+            batch.add([source], [search])
+        batch._state.slots.memory.slots.cache[:, batch._state.slots.memory.places[0], 2:] = torch.nan
+        while batch.searches:
+            batch.step()
+        for source, search in zip(asked, searches, strict=True):
+            best = search.results()[0]
+            plain = decode(model, [source], [make_search(GenerationConfig(beam_size=beam_size), 6)])[0][0]
+            assert best.score == pytest.approx(plain.score, abs=0.05)
+            assert all(
+                float(weights[..., : len(source)].sum()) == pytest.approx(4, abs=1e-3) for weights in best.attention
+            )
+
+
 def test_narrow_networks_stay_as_they_are() -> None:
-    assert packed.gain(build(ModelConfig(d_model=32, d_ff=32, num_heads=2), 40, 40, joint=True)) == 0
+    narrow = build(ModelConfig(d_model=32, d_ff=32, num_heads=2), 40, 40, joint=True)
+    assert packed.gain(narrow) == 0
+    with pytest.raises(ValueError, match="at least 64 wide"):
+        pack(narrow)
 
 
 def test_where_the_operators_are_missing_int8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

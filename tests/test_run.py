@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -178,3 +179,9 @@ def test_results_stream_as_they_are_found() -> None:
     streamed = dict(model.stream(SOURCES, beam_size=2))
     assert [streamed[index] for index in range(len(SOURCES))] == model.outputs(SOURCES, beam_size=2)
     assert all(isinstance(output, Output) for outputs in streamed.values() for output in outputs)
+
+
+@pytest.mark.parametrize(("wrong", "told"), [({"precision": "int4"}, "int4"), ({"workers": -1}, "workers is -1")])
+def test_a_precision_or_number_of_workers_that_cannot_be_is_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Model.load("nowhere", **wrong)

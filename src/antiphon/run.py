@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -104,6 +104,10 @@ class Model:
         running batches side by side; 0: one for each of torch's threads. Raises ValueError, in a sentence, when there
         is no model, it is broken, or the device or precision cannot be had.
         """
+        if precision not in ("auto", *get_args(Precision)):
+            raise ValueError(f"precision is {precision!r}; it can be auto, {' or '.join(get_args(Precision))}.")
+        if workers < 0:
+            raise ValueError(f"workers is {workers}; give a number of running batches, or 0 for one a core.")
         folder = Path(folder)
         config = read_config(folder)
         tokenizers, facts = tokenizer.load(folder), read_facts(folder)
@@ -114,9 +118,9 @@ class Model:
         if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
             pack(network)
             model.precision = "int8"
-        else:  # products of float32 round by where their factors lie in memory: not wherever the file has them
-            for parameter in network.parameters():
-                parameter.data = parameter.data.clone()
+        # What is left is copied: products of float32 round by where in the file their factors lie.
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
         if network.device.type == "cpu":
             model.workers = workers or torch.get_num_threads()
         return model

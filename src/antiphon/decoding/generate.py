@@ -41,7 +41,14 @@ def decode_stream(
     waiting = _Waiting(sources, searches, max(workers, 1))
     if workers == 0:
         yield from _run(model, waiting, keep_attention)
-        return
+    else:
+        yield from _side_by_side(model, waiting, keep_attention, workers)
+
+
+def _side_by_side(
+    model: StepModel, waiting: "_Waiting", keep_attention: bool, workers: int
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Running batches in threads of their own, until nothing waits or nobody reads on."""
     found: queue.SimpleQueue[tuple[int, list[Hypothesis]] | BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
@@ -53,6 +60,7 @@ def decode_stream(
         except BaseException as error:
             found.put(error)
 
+    num_threads = torch.get_num_threads()
     threads = [threading.Thread(target=work, name=f"antiphon-decode-{number}") for number in range(workers)]
     try:
         for thread in threads:
@@ -70,6 +78,7 @@ def decode_stream(
         waiting.stopped = True
         for thread in threads:
             thread.join()
+        torch.set_num_threads(num_threads)  # threads begun later take over what a worker has set
 
 
 class _Waiting:

@@ -43,9 +43,13 @@ WIDEST_HEAD = 512
 def library() -> ctypes.CDLL | None:
     """The built kernels; None where they cannot be had."""
     try:
-        built = ctypes.CDLL(str(_build()))
-    except (OSError, subprocess.SubprocessError):
-        return None
+        built = _cached()
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, or none that can be written to
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                built = ctypes.CDLL(str(_build(Path(folder))))
+        except (OSError, subprocess.SubprocessError):
+            return None
     built.can_multiply.restype = SIZE
     for name, kinds in SIGNATURES.items():
         function = getattr(built, name)
@@ -54,28 +58,32 @@ def library() -> ctypes.CDLL | None:
     return built
 
 
-def _build() -> Path:
-    """The shared library, from the cache if it is there. Raises OSError where there is no compiler, or it fails."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))), None)
-    if compiler is None:
-        raise FileNotFoundError("no C++ compiler")
-    known = (SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), _processor())
-    name = f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
+def _cached() -> ctypes.CDLL:
+    """The kernels in the user's cache folder, built when they are not there."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "antiphon"
-    if (folder / name).exists():
-        return folder / name
-    try:
+    known = (SOURCE.read_bytes(), _compiler().encode(), " ".join(FLAGS).encode(), _processor())
+    file = folder / f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
+    if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=folder))
-    except OSError:  # no home that can be written to: built anew each time
-        folder = aside = Path(tempfile.mkdtemp())
-    try:
-        command = [compiler, *FLAGS, "-o", str(aside / "built.so"), str(SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        return (aside / "built.so").replace(folder / name)
-    finally:
-        if aside != folder:
-            shutil.rmtree(aside, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            _build(Path(aside)).replace(file)
+    return ctypes.CDLL(str(file))
+
+
+def _build(folder: Path) -> Path:
+    """The shared library, built in a folder. Raises an error of subprocess where the compiler fails."""
+    file = folder / "kernels.so"
+    command = [_compiler(), *FLAGS, "-o", str(file), str(SOURCE)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return file
+
+
+def _compiler() -> str:
+    """Raises OSError where there is none."""
+    found = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))), None)
+    if found is None:
+        raise FileNotFoundError("no C++ compiler")
+    return found
 
 
 def _processor() -> bytes:

@@ -161,7 +161,11 @@ class PackedCrossAttention(nn.Module):
         keys, values = memory.slots.layer(index)
         if state.keep_attention:
             there = torch.tensor(memory.places)
-            keys, values = (part[there, : bias.shape[-1]].transpose(1, 2).float() for part in (keys, values))
+            padding = ~state.shared["mask"][:, None, :, None]  # what lies there was never written
+            keys, values = (
+                part[there, : bias.shape[-1]].transpose(1, 2).float().masked_fill_(padding, 0)
+                for part in (keys, values)
+            )
             return self.plain.attend_folded(x, state, keys, values, bias)
         queries = self.plain.query(x)
         attended = kernels.attend_memory(queries, self.plain.num_heads, *state.memory_of_rows, keys, values)
@@ -171,9 +175,12 @@ class PackedCrossAttention(nn.Module):
 @torch.no_grad()
 def pack(network: Seq2Seq) -> None:
     """Replaces the network's wide linear layers by int8 ones, once. It can decode then, and no longer be trained or
-    saved. Raises ValueError where this build of torch, or the device, does not have the operators."""
-    if not _suits(network):
-        raise ValueError("precision 'int8' cannot be had here; take float32, or auto.")
+    saved. Raises ValueError where it has none, or this build of torch, or the device, does not have the operators."""
+    if not _wide(network) or not _suits(network):
+        raise ValueError(
+            f"precision 'int8' cannot be had here: it needs a processor, operators of torch that pass their test, and "
+            f"a model at least {NARROWEST} wide; take float32, or auto."
+        )
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear) and min(child.weight.shape) >= NARROWEST:
@@ -201,7 +208,7 @@ def _fuse(network: Seq2Seq) -> None:
 def gain(network: Seq2Seq) -> float:
     """How many times faster than in float32 the network's most frequent wide linear layer is in int8 on this processor,
     for 32 rows; 0 where int8 cannot be had."""
-    wide = [m for m in network.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= NARROWEST]
+    wide = _wide(network)
     if not wide or not _suits(network):
         return 0.0
     counts = Counter(layer.weight.shape for layer in wide)
@@ -209,6 +216,10 @@ def gain(network: Seq2Seq) -> float:
     quick = Int8Linear(plain.weight, plain.bias)
     x = torch.randn(TIMED_ROWS, plain.weight.shape[1])
     return _seconds(partial(plain, x)) / _seconds(partial(quick, x))
+
+
+def _wide(network: Seq2Seq) -> list[nn.Linear]:
+    return [m for m in network.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= NARROWEST]
 
 
 def _suits(network: Seq2Seq) -> bool:
