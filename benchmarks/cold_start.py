@@ -93,7 +93,8 @@ def seconds(command: Command) -> tuple[float, str]:
 def small_run(folder: Path) -> Path:
     """An untrained model of the demo's size, saved as a run."""
     from antiphon.config import load_config
-    from antiphon.run import Facts, Model
+    from antiphon.run import Model
+    from antiphon.text_side import Facts
     from antiphon.tokenizer import train_tokenizers
 
     config = load_config("tiny", None, ("generation.max_length=8", "tokenizer.vocab_size=2000"))

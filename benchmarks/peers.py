@@ -31,7 +31,11 @@ class Peer:
 
 
 PEERS = {
-    "ctranslate2": Peer((("ctranslate2==4.8.5", "numpy"),), ("ctranslate2",), "import ctranslate2"),
+    "ctranslate2": Peer(
+        (("ctranslate2==4.8.5", "numpy"), ("ctranslate2==4.8.5", "tokenizers", "fastapi", "uvicorn[standard]")),
+        ("ctranslate2", "tokenizers", "fastapi", "uvicorn", "uvloop"),
+        "import ctranslate2, fastapi, tokenizers, uvicorn, uvloop",
+    ),
     "huggingface": Peer(
         ((TORCH, "numpy"), (TORCH, "transformers==5.24.0", "safetensors")),
         ("torch", "transformers"),

@@ -400,7 +400,7 @@ def test_export_writes_a_folder_and_says_how_to_use_it(format: str, cli: Cli, tr
 
     pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
     model = load(trained)
-    model.config = changed(model.config, {"model": {"positions": "sinusoidal"}})
+    model.side.config = changed(model.config, {"model": {"positions": "sinusoidal"}})
     model.save(tmp_path / "run")
     result = cli("export", tmp_path / "run", tmp_path / "out", "--format", format)
     assert result.code == 0, result.err

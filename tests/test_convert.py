@@ -280,7 +280,7 @@ def test_huggingface_searches_as_the_run_s_settings_say(transformers: Any, tmp_p
     model = m2m100()
     wanted = {"beam_size": 3, "n_best": 2, "min_length": 9, "max_length": 9, "no_repeat_ngram": 1}
     generation = model.config.generation.model_copy(update=wanted)
-    model.config = model.config.model_copy(update={"generation": generation})
+    model.side.config = model.config.model_copy(update={"generation": generation})
     _, texts, _ = in_huggingface(transformers, model, tmp_path / "out").decode(SOURCES)
     assert texts == [output.text for outputs in model.outputs(SOURCES) for output in outputs]
 

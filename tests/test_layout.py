@@ -21,6 +21,7 @@ FLOORS = [
     {"engine", "evaluation"},
     {"training", "convert"},
     {"run"},
+    {"text_side"},
     {"decoding", "data", "model"},
     {"tokenizer", "files", "kernels"},
     {"config", "ids", "metrics", "plots"},

@@ -9,8 +9,9 @@ import torch
 from laws.toys import FAMILIES, word_model
 from safetensors.torch import load_file, save_file
 
-from antiphon import run
-from antiphon.run import Model, Output
+from antiphon import run, text_side
+from antiphon.run import Model
+from antiphon.text_side import Output
 
 SOURCES = ["a b c", "g", "d e f g a b c d", "c", "a a", "f e d c b a"]
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -36,7 +37,9 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "there is no such folder" in refusal(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", [run.CONFIG, run.FACTS, "source.tokenizer.json", "target.tokenizer.json", run.WEIGHTS])
+@pytest.mark.parametrize(
+    "name", [text_side.CONFIG, text_side.FACTS, "source.tokenizer.json", "target.tokenizer.json", run.WEIGHTS]
+)
 def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     (folder / name).unlink()
     message = refusal(folder)
@@ -44,12 +47,12 @@ def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     assert str(folder) in message
 
 
-@pytest.mark.parametrize("name", [run.CONFIG, run.FACTS, "source.tokenizer.json", run.WEIGHTS])
+@pytest.mark.parametrize("name", [text_side.CONFIG, text_side.FACTS, "source.tokenizer.json", run.WEIGHTS])
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"{}", b'{"model": {"d_modle": 3}}', b"\xff\xfe\x00", b"\x00" * 64]
 )
 def test_a_broken_file_is_a_sentence(name: str, content: bytes, folder: Path) -> None:
-    if name == run.CONFIG and content == b"{}":
+    if name == text_side.CONFIG and content == b"{}":
         content = b'{"model": {"d_model": "wide"}}'  # all defaults would be another model, but whole
     (folder / name).write_bytes(content)
     assert str(folder / name) in refusal(folder)
@@ -79,7 +82,7 @@ def test_a_model_s_folder_holds_what_its_page_says(folder: Path) -> None:
         "target.tokenizer.json",
         "model.safetensors",
     }
-    assert json.loads((folder / run.FACTS).read_text(encoding="utf-8"))["train_pairs"] == 10
+    assert json.loads((folder / text_side.FACTS).read_text(encoding="utf-8"))["train_pairs"] == 10
 
 
 @every_family

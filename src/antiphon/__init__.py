@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         load_config,
     )
     from antiphon.data.pairs import DataError, Pair, read_pairs
-    from antiphon.run import Model, Output, load
+    from antiphon.run import Model, load
+    from antiphon.text_side import Output
     from antiphon.training.train import train
 
 __version__ = "0.1.0"
@@ -37,7 +38,7 @@ _HOMES = {
     "Pair": "antiphon.data.pairs",
     "read_pairs": "antiphon.data.pairs",
     "Model": "antiphon.run",
-    "Output": "antiphon.run",
+    "Output": "antiphon.text_side",
     "load": "antiphon.run",
     "train": "antiphon.training.train",
 }

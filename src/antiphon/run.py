@@ -11,9 +11,8 @@ No pickle is read or written.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -22,59 +21,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from antiphon import files, tokenizer
-from antiphon.config import Config, GenerationConfig, changed, generation_settings
+from antiphon.config import Config, GenerationConfig, generation_settings
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
 from antiphon.model.packed import WORTH, Precision, gain, pack
 from antiphon.model.seq2seq import Seq2Seq, build
+from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, TextSide
 from antiphon.tokenizer import TokenizerPair
 
-CONFIG, FACTS, WEIGHTS, METRICS, LOSS_CURVE = (
-    "config.json",
-    "facts.json",
-    "model.safetensors",
-    "metrics.jsonl",
-    "loss.png",
-)
-CHECKPOINTS = "checkpoints"
+WEIGHTS, METRICS, LOSS_CURVE, CHECKPOINTS = "model.safetensors", "metrics.jsonl", "loss.png", "checkpoints"
 FEWEST_SOURCES = 8  # for a worker
 SCORE_TOKENS = 4096  # padded target tokens scored at once
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a model should know about the data it was trained on. Lengths and ratios are in tokens."""
-
-    train_pairs: int
-    dev_pairs: int
-    empty_pairs: int  # left out, of both sets
-    too_long_pairs: int  # left out, of both sets
-    longest_source: int
-    longest_target: int
-    length_ratio: float  # target to source length (with EOS), exceeded by one training pair in a thousand
-    padding_share: float
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Output:
-    """One output for one source.
-
-    score: its log-probability (natural logarithm). token_scores: those of its tokens, and of its end. finished: it
-    ended by itself, and was not cut at max_length. attention: (tokens, layers, heads, source tokens) weights, where
-    asked for.
-    """
-
-    text: str
-    score: float
-    tokens: list[str]
-    token_scores: list[float]
-    finished: bool
-    attention: Tensor | None = None
-
-
-BLANK = Output("", 0.0, [], [], finished=True)
 
 
 class Model:
@@ -82,9 +40,7 @@ class Model:
 
     def __init__(self, network: Seq2Seq, tokenizers: TokenizerPair, config: Config, facts: Facts) -> None:
         self.network = network
-        self.tokenizers = tokenizers
-        self.config = config
-        self.facts = facts
+        self.side = TextSide(tokenizers, config, facts)
         self.precision: Precision = "float32"  # of the linear layers
         self.workers = 0  # running batches side by side, each on one core; 0: one, on torch's own number of threads
 
@@ -109,10 +65,9 @@ class Model:
         if workers < 0:
             raise ValueError(f"workers is {workers}; give a number of running batches, or 0 for one a core.")
         folder = Path(folder)
-        config = read_config(folder)
-        tokenizers, facts = tokenizer.load(folder), read_facts(folder)
+        side = TextSide.load(folder)
         with _NoRandomNumbers():
-            model = cls.new(config, tokenizers, facts)
+            model = cls.new(side.config, side.tokenizers, side.facts)
         load_weights(model.network, folder / WEIGHTS, mapped=True)
         network = model.network.eval().to(find_device(device))
         if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
@@ -174,7 +129,7 @@ class Model:
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
         ids = [self.source_ids(sources[index]) for index in asked]
-        forced = self.tokenizers.target.encode(prefix) if prefix else []
+        forced = self.side.prefix_ids(prefix)
         searches = [make_search(wanted, self.max_length(len(source), wanted), forced) for source in ids]
         workers = min(self.workers, max(1, len(ids) // FEWEST_SOURCES))
         if workers == 1 and self.precision == "float32":
@@ -182,26 +137,30 @@ class Model:
         for place, hypotheses in decode_stream(self.network, ids, searches, attention, workers):
             yield asked[place], [self.output(hypothesis) for hypothesis in hypotheses]
 
+    @property
+    def tokenizers(self) -> TokenizerPair:
+        return self.side.tokenizers
+
+    @property
+    def config(self) -> Config:
+        return self.side.config
+
+    @property
+    def facts(self) -> Facts:
+        return self.side.facts
+
     def source_ids(self, text: str) -> list[int]:
-        """Token ids with EOS, as the encoder wants them."""
-        return [*self.tokenizers.source.encode(text), EOS]
+        """As `TextSide.source_ids`."""
+        return self.side.source_ids(text)
 
     def max_length(self, source_length: int, settings: GenerationConfig) -> int:
-        """The most tokens an output may have; by default a little over what training pairs of its length have."""
-        return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
+        """As `TextSide.max_length`."""
+        return self.side.max_length(source_length, settings)
 
     def output(self, hypothesis: Hypothesis) -> Output:
-        """A hypothesis as text."""
+        """A hypothesis as text, with its attention where it was kept."""
         seen = [weights for weights in hypothesis.attention if isinstance(weights, Tensor)]
-        tokens = hypothesis.tokens[:-1] if hypothesis.ended else hypothesis.tokens
-        return Output(
-            text=self.tokenizers.target.decode(tokens),
-            score=hypothesis.score,
-            tokens=self.tokenizers.target.pieces(tokens),
-            token_scores=list(hypothesis.log_probs),
-            finished=hypothesis.ended,
-            attention=torch.stack(seen) if seen else None,
-        )
+        return replace(self.side.output(hypothesis), attention=torch.stack(seen) if seen else None)
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -248,35 +207,6 @@ def find_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device {name!r} cannot be had on this machine; take cpu, or auto.") from None
-
-
-def read_config(folder: Path) -> Config:
-    """The settings of a run. Raises ValueError when there is no run."""
-    return changed(Config(), _read_json(folder, CONFIG), str(folder / CONFIG))
-
-
-def read_facts(folder: Path) -> Facts:
-    try:
-        return Facts(**_read_json(folder, FACTS))
-    except TypeError as error:
-        message = f"{folder / FACTS}: is not what training writes ({error}); train again, or restore the file."
-        raise ValueError(message) from None
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; give the folder that `antiphon train` wrote.")
-    try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder}: has no {name}, so it is not a trained model; give the folder that `antiphon train` wrote."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / name}: cannot be read ({error}); train again, or restore the file.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{folder / name}: holds no JSON object; train again, or restore the file.")
-    return found
 
 
 class _NoRandomNumbers(TorchFunctionMode):

@@ -13,7 +13,8 @@ from antiphon.config import Config, ModelConfig
 from antiphon.data.pairs import Pair
 from antiphon.ids import BOS, EOS
 from antiphon.model.seq2seq import Seq2Seq, build
-from antiphon.run import Facts, Model
+from antiphon.run import Model
+from antiphon.text_side import Facts
 from antiphon.tokenizer import train_tokenizers
 
 VOCAB = 11

@@ -12,7 +12,7 @@ import typer
 from antiphon.cli.flags import Beam, Device, Precision, PrecisionFlag, Run
 
 if TYPE_CHECKING:
-    from antiphon.run import Output
+    from antiphon.text_side import Output
 
 BLOCK = 2048  # lines decoded together
 

@@ -44,7 +44,7 @@ def train(
     Writes a run folder: settings, tokenizer, the best weights, metrics.jsonl, loss.png and checkpoints. Ctrl-C finishes
     the step, saves, and says how to go on; a run that was killed goes on too, with --resume.
     """
-    from antiphon import run
+    from antiphon import text_side
     from antiphon.cli.progress import TrainingDisplay
     from antiphon.data.pairs import read_pairs
     from antiphon.training import train as training
@@ -56,7 +56,7 @@ def train(
     ]
     if resume and (preset or config):
         raise ValueError("--resume goes on with the run's own settings; leave --preset and --config away.")
-    settings = _resumed(run.read_config(out), words) if resume else None
+    settings = _resumed(text_side.read_config(out), words) if resume else None
     if not resume:
         training.refuse_existing(out)
         _check(preset, config, words)

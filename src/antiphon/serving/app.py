@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from antiphon import config as settings
 from antiphon.decoding.search import make_search
 from antiphon.engine.engine import Engine
-from antiphon.run import BLANK, Model, Output
+from antiphon.run import Model
+from antiphon.text_side import BLANK, Output
 
 MAX_TEXTS = 256
 

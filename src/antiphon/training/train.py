@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from antiphon import run, tokenizer
+from antiphon import run, text_side, tokenizer
 from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
-from antiphon.run import CHECKPOINTS, METRICS, Facts, Model
+from antiphon.run import CHECKPOINTS, METRICS, Model
+from antiphon.text_side import Facts
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
@@ -103,7 +104,7 @@ def train(
 
 def refuse_existing(out: Path) -> None:
     """Raises ValueError when `out` holds a run, or cannot be a folder."""
-    if (out / run.CONFIG).exists():
+    if (out / text_side.CONFIG).exists():
         raise ValueError(f"{out}: there is a run already; go on with it (--resume), or choose another folder.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; choose another folder for the run.")
@@ -128,7 +129,7 @@ def _prepare(
         "target": tokenizers.target.kind,
         "joint": tokenizers.joint,
     }
-    model.config = changed(config, {"training": decided, "tokenizer": kinds})
+    model.side.config = changed(config, {"training": decided, "tokenizer": kinds})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     (out / METRICS).unlink(missing_ok=True)
     model.save_settings(out)
@@ -139,7 +140,7 @@ def _resume(
     out: Path, config: Config, train_pairs: Collection[Pair], dev_pairs: Collection[Pair]
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     tokenizers = tokenizer.load(out)
-    facts = run.read_facts(out)
+    facts = text_side.read_facts(out)
     data = _encode(train_pairs, tokenizers, config, "training data")
     if data.fingerprint() != facts.fingerprint:
         raise ValueError(
@@ -154,7 +155,7 @@ def _resume(
 
 def _stored_config(out: Path, config: Config | None) -> Config:
     """The settings of the run in `out`, with the limits of `config`, which may differ; nothing else may."""
-    stored = run.read_config(out)
+    stored = text_side.read_config(out)
     if config is None:
         return stored
     limits = {name: getattr(config.training, name) for name in LIMITS}

@@ -1,0 +1,118 @@
+"""The text side of a trained model: what turns texts into ids for it, and its hypotheses into outputs.
+
+It reads the settings, facts and tokenizers of a run folder, and no weights; it imports no torch.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from antiphon import tokenizer
+from antiphon.config import Config, GenerationConfig, changed
+from antiphon.decoding.search import Hypothesis
+from antiphon.ids import EOS
+from antiphon.tokenizer import TokenizerPair
+
+CONFIG, FACTS = "config.json", "facts.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model should know about the data it was trained on. Lengths and ratios are in tokens."""
+
+    train_pairs: int
+    dev_pairs: int
+    empty_pairs: int  # left out, of both sets
+    too_long_pairs: int  # left out, of both sets
+    longest_source: int
+    longest_target: int
+    length_ratio: float  # target to source length (with EOS), exceeded by one training pair in a thousand
+    padding_share: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output for one source.
+
+    score: its log-probability (natural logarithm). token_scores: those of its tokens, and of its end. finished: it
+    ended by itself, and was not cut at max_length. attention: (tokens, layers, heads, source tokens) weights, where
+    asked for.
+    """
+
+    text: str
+    score: float
+    tokens: list[str]
+    token_scores: list[float]
+    finished: bool
+    attention: Any = None
+
+
+BLANK = Output("", 0.0, [], [], finished=True)
+
+
+class TextSide:
+    """The tokenizers, settings and facts of a model."""
+
+    def __init__(self, tokenizers: TokenizerPair, config: Config, facts: Facts) -> None:
+        self.tokenizers, self.config, self.facts = tokenizers, config, facts
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """That of the model in a run folder. Raises ValueError, in a sentence, when there is none or it is broken."""
+        config = read_config(folder)
+        return cls(tokenizer.load(folder), config, read_facts(folder))
+
+    def source_ids(self, text: str) -> list[int]:
+        """Token ids with EOS, as the encoder wants them."""
+        return [*self.tokenizers.source.encode(text), EOS]
+
+    def prefix_ids(self, text: str) -> list[int]:
+        """Token ids that an output shall begin with."""
+        return self.tokenizers.target.encode(text) if text else []
+
+    def max_length(self, source_length: int, settings: GenerationConfig) -> int:
+        """The most tokens an output may have; by default a little over what training pairs of its length have."""
+        return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
+
+    def output(self, hypothesis: Hypothesis) -> Output:
+        """A hypothesis as text."""
+        tokens = hypothesis.tokens[:-1] if hypothesis.ended else hypothesis.tokens
+        return Output(
+            text=self.tokenizers.target.decode(tokens),
+            score=hypothesis.score,
+            tokens=self.tokenizers.target.pieces(tokens),
+            token_scores=list(hypothesis.log_probs),
+            finished=hypothesis.ended,
+        )
+
+
+def read_config(folder: Path) -> Config:
+    """The settings of a run. Raises ValueError when there is no run."""
+    return changed(Config(), _read_json(folder, CONFIG), str(folder / CONFIG))
+
+
+def read_facts(folder: Path) -> Facts:
+    try:
+        return Facts(**_read_json(folder, FACTS))
+    except TypeError as error:
+        message = f"{folder / FACTS}: is not what training writes ({error}); train again, or restore the file."
+        raise ValueError(message) from None
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; give the folder that `antiphon train` wrote.")
+    try:
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder}: has no {name}, so it is not a trained model; give the folder that `antiphon train` wrote."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / name}: cannot be read ({error}); train again, or restore the file.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{folder / name}: holds no JSON object; train again, or restore the file.")
+    return found
