@@ -19,12 +19,12 @@ FLOORS = [
     {FACE},
     {"serving"},
     {"engine", "evaluation"},
-    {"training", "convert"},
+    {"training", "convert", "pipelines"},
     {"run"},
     {"text_side"},
     {"decoding", "data", "model"},
-    {"tokenizer", "files", "kernels"},
-    {"config", "ids", "metrics", "plots"},
+    {"tokenizer", "segments", "files", "kernels"},
+    {"config", "ids", "machine", "metrics", "plots"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 

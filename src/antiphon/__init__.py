@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         load_config,
     )
     from antiphon.data.pairs import DataError, Pair, read_pairs
+    from antiphon.pipelines import pipeline
     from antiphon.run import Model, load
     from antiphon.text_side import Output
     from antiphon.training.train import train
@@ -37,6 +38,7 @@ _HOMES = {
     "DataError": "antiphon.data.pairs",
     "Pair": "antiphon.data.pairs",
     "read_pairs": "antiphon.data.pairs",
+    "pipeline": "antiphon.pipelines",
     "Model": "antiphon.run",
     "Output": "antiphon.text_side",
     "load": "antiphon.run",
@@ -56,6 +58,7 @@ __all__ = [
     "__version__",
     "load",
     "load_config",
+    "pipeline",
     "read_pairs",
     "train",
 ]

@@ -3,12 +3,12 @@
 A user's mistake ends with one sentence on stderr and exit code 2. Whatever is heavy is imported inside the verbs.
 """
 
-import ctypes
 import os
 import sys
 
 import typer
 
+from antiphon import machine
 from antiphon.cli.demo import demo
 from antiphon.cli.evaluate import evaluate
 from antiphon.cli.export import export
@@ -32,10 +32,7 @@ for verb in (train, generate, evaluate, serve, inspect, export, demo):
 
 def main() -> None:
     """Runs the command line; a mistake of the user becomes a sentence, never a traceback."""
-    # Threads that wait for one another give their cores up soon: as fast on a quiet machine, and on a busy one a step
-    # does not take ten times as long. Read when torch is loaded, so it must stand before.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    _keep_memory()
+    machine.settle()
     try:
         app(prog_name="antiphon")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
@@ -50,12 +47,3 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _keep_memory() -> None:
-    """Tells glibc to keep what is freed: it would give large blocks back, and fault them in again at every step."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # their names in malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-        mallopt(mmap_threshold, 32 << 20)  # the most that it takes
-        mallopt(trim_threshold, 1 << 30)
