@@ -19,7 +19,7 @@ FLOORS = [
     {FACE},
     {"serving"},
     {"engine", "evaluation"},
-    {"training", "convert", "pipelines"},
+    {"training", "convert", "pipelines", "trace"},
     {"run"},
     {"text_side"},
     {"decoding", "data", "model"},
