@@ -476,7 +476,7 @@ def test_serve_answers_over_a_real_socket_and_stops_when_told(trained: Path) -> 
         with urllib.request.urlopen(request) as response:
             found = json.load(response)
         with urllib.request.urlopen(f"{address[0]}/healthz") as response:
-            assert json.load(response) == {"status": "ok", "model": "run"}
+            assert json.load(response) == {"status": "ok", "models": ["run"]}
     finally:
         process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)

@@ -1,6 +1,8 @@
 """The HTTP service, through the application itself; tests/test_cli.py asks a real one over a socket."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,24 +11,34 @@ from antiphon.config import load_config
 from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.serving.app import create_app
+from antiphon.serving.settings import ServerSettings
 from antiphon.training.train import train
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
     pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    return train(pairs, tmp_path_factory.mktemp("served") / "run", config=load_config("tiny", None, words))
+    folder = tmp_path_factory.mktemp("served") / "run"
+    train(pairs, folder, config=load_config("tiny", None, words))
+    return folder
 
 
-@pytest.fixture
-def client(model: Model) -> Iterator[TestClient]:
-    with TestClient(create_app(model, "tiny")) as client:
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return Model.load(folder)
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(ServerSettings(runs={"tiny": folder}))) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.02)
         yield client
 
 
 def test_it_is_healthy_and_says_which_model(client: TestClient) -> None:
-    assert client.get("/healthz").json() == {"status": "ok", "model": "tiny"}
+    assert client.get("/healthz").json() == {"status": "ok", "models": ["tiny"]}
 
 
 @pytest.mark.parametrize(

@@ -125,12 +125,12 @@ class GenerationConfig(Table):
 
     beam_size: int = Field(1, ge=1, description="hypotheses kept at each step; 1: greedy")
     n_best: int = Field(1, ge=1, description="outputs for each source")
-    length_penalty: float = Field(1.0, ge=0, description="scores are divided by length to this power")
+    length_penalty: float = Field(1.0, ge=0, le=10, description="scores are divided by length to this power")
     min_length: int = Field(0, ge=0, description="tokens before an output may end")
     max_length: int = Field(0, ge=0, description="tokens after which an output is cut; 0: from the source's length")
     no_repeat_ngram: int = Field(0, ge=0, description="no run of so many tokens twice in an output; 0: no limit")
     sample: bool = Field(False, description="draw tokens at random instead of searching")
-    temperature: float = Field(1.0, gt=0, description="sampling: below 1 sharpens, above 1 flattens")
+    temperature: float = Field(1.0, ge=0.01, description="sampling: below 1 sharpens, above 1 flattens")
     top_k: int = Field(0, ge=0, description="sampling: only the k most probable tokens; 0: all")
     top_p: float = Field(
         1.0, gt=0, le=1, description="sampling: only the most probable tokens with this probability in sum"

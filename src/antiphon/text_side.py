@@ -5,6 +5,8 @@ It reads the settings, facts and tokenizers of a run folder, and no weights; it 
 
 import json
 import math
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +15,7 @@ from antiphon import tokenizer
 from antiphon.config import Config, GenerationConfig, changed
 from antiphon.decoding.search import Hypothesis
 from antiphon.ids import EOS
-from antiphon.tokenizer import TokenizerPair
+from antiphon.tokenizer import UNKNOWN_TEXT, TokenizerPair
 
 CONFIG, FACTS = "config.json", "facts.json"
 
@@ -76,6 +78,17 @@ class TextSide:
     def max_length(self, source_length: int, settings: GenerationConfig) -> int:
         """The most tokens an output may have; by default a little over what training pairs of its length have."""
         return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
+
+    def settled_text(self, tokens: Sequence[int]) -> str:
+        """The text that an output beginning with these tokens begins with, whatever follows: without bytes that are no
+        character yet, and without a character that a combining mark or another jamo could still change."""
+        text = self.tokenizers.target.decode(tokens).rstrip(UNKNOWN_TEXT)
+        if self.tokenizers.target.normalization != "NFD":
+            return text
+        end = len(text)
+        while end and unicodedata.combining(text[end - 1]):
+            end -= 1
+        return text[: max(0, end - 1)]
 
     def output(self, hypothesis: Hypothesis) -> Output:
         """A hypothesis as text."""

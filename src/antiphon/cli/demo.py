@@ -86,8 +86,9 @@ def demo(
     typer.echo(f'\nThe models are in {out / str(corpus)}. Try: echo "{data.showcase[0]}" | antiphon generate {folder}')
     if serve:
         from antiphon.serving.server import run_server
+        from antiphon.serving.settings import ServerSettings, best_workers
 
-        run_server(trained[best], best, "127.0.0.1", port)
+        run_server(ServerSettings(runs={str(best): folder}, workers=best_workers("cpu")), "127.0.0.1", port)
 
 
 def _make_room(folder: Path) -> None:

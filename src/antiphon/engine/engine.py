@@ -1,110 +1,156 @@
-"""The engine: one thread owns the model, and runs everybody's requests in one batch.
+"""The engine: one thread owns the models, and runs everybody's requests in one batch for each.
 
-It knows ids and searches, no text and no HTTP. Requests join between steps and leave when they end.
+It knows ids and searches, no text and no HTTP. Requests join between steps and leave when they end. Whoever reads the
+answers never holds it up: what became of requests is handed to `deliver`, which must return at once.
 """
 
+import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
 
-from antiphon.decoding.active import ActiveBatch, StepModel
-from antiphon.decoding.search import Hypothesis, Search
+from antiphon.decoding.active import StepModel
+from antiphon.engine.lane import FAILED, Lane
+from antiphon.engine.request import Call, Delivery, Event, Failure, Progress, Request, Returned, Statistics
+from antiphon.engine.scheduler import Limits
 
-MAX_ROWS = 128  # a newcomer waits while so many rows run
+log = logging.getLogger(__name__)
 
+TELL_EVERY = 0.25  # seconds between statistics when nothing else is to be told
 
-@dataclass(eq=False)
-class Request:
-    """A source (ids, ending with EOS) and its search; `result` gets the hypotheses, best first."""
-
-    source: Sequence[int]
-    search: Search
-    result: "Future[list[Hypothesis]]" = field(default_factory=Future)
+Deliver = Callable[[list[Delivery], Statistics], None]
+Perform = Callable[[Call], Any]
 
 
 class Engine:
-    """Runs from `start` to `close`. `submit` may be called from any thread."""
+    """Runs from `start` to `close`; the other methods may be called from any thread.
 
-    def __init__(self, model: StepModel) -> None:
-        self._batch = ActiveBatch(model)
-        self._model = model
-        self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._running: list[Request] = []
+    models: by name. deliver: called from the engine's thread with what became of requests. perform: does a call, in a
+    thread of its own, so that the running batch goes on meanwhile.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, StepModel],
+        deliver: Deliver,
+        perform: Perform | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._deliver = deliver
+        self._perform = perform
+        self._told: list[Delivery] = []
+        self._lanes = {name: Lane(model, limits or Limits(), self._tell) for name, model in models.items()}
+        self._lane_of: dict[int, Lane] = {}
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="antiphon-engine", daemon=True)
+        self._calls = ThreadPoolExecutor(1, "antiphon-call")
+        self._unwanted: set[int] = set()  # calls that were cancelled
+        self._open_calls: set[int] = set()
         self._closing = False
-
-    @property
-    def num_rows(self) -> int:
-        """Rows in the running batch."""
-        return self._batch.num_rows
+        self._told_at = 0.0
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, source: Sequence[int], search: Search) -> "Future[list[Hypothesis]]":
-        """A future of the results; cancelling it frees the request's rows at the next step."""
-        request = Request(source, search)
-        self._waiting.put(request)
-        return request.result
+    def submit(self, request: Request) -> None:
+        """Its events are delivered, and the last of them is Finished or a Failure, unless it is cancelled. Raises
+        KeyError for a model that is not here."""
+        assert self._lanes[request.model]
+        self._inbox.put(lambda: self._add(request))
+
+    def call(self, call: Call) -> None:
+        """Its one event is Returned or a Failure, unless it is cancelled."""
+        self._inbox.put(lambda: self._begin(call))
+
+    def cancel(self, id: int) -> None:
+        """A request's rows are free at the next step; nothing more is told of it."""
+        self._inbox.put(lambda: self._cancel(id))
 
     def close(self) -> None:
         """Finishes what was submitted, then stops."""
-        self._waiting.put(None)
+        self._inbox.put(self._begin_closing)
         self._thread.join()
+        self._calls.shutdown()
+
+    def step(self) -> None:
+        """Takes what came in, gives every row of every model one more token, and hands out what came of it."""
+        self._take_in()
+        for lane in self._lanes.values():
+            lane.step()
+        self._hand_out()
 
     def _run(self) -> None:
-        while not (self._closing and not self._running):
-            self._admit()
-            self._drop_cancelled()
-            if self._running:
-                self._step()
+        while not (self._closing and self._is_idle):
+            self.step()
 
-    def _admit(self) -> None:
-        """Takes what came in; waits for it when nothing runs."""
-        newcomers: list[Request] = []
-        rows = self._batch.num_rows
-        while rows < MAX_ROWS and not self._closing:
-            try:
-                request = self._waiting.get(block=not (self._running or newcomers))
-            except queue.Empty:
-                break
-            if request is None:
-                self._closing = True
-            elif not _was_cancelled(request):
-                newcomers.append(request)
-                rows += request.search.settings.beam_size
-        if newcomers:
-            self._running += newcomers
-            self._guarded(lambda: self._batch.add([r.source for r in newcomers], [r.search for r in newcomers]))
+    @property
+    def _is_idle(self) -> bool:
+        return not self._open_calls and all(lane.is_idle for lane in self._lanes.values())
 
-    def _drop_cancelled(self) -> None:
-        for request in [request for request in self._running if _was_cancelled(request)]:
-            self._running.remove(request)
-            self._batch.drop(request.search)
-
-    def _step(self) -> None:
-        ended: list[Search] = []
-        self._guarded(lambda: ended.extend(self._batch.step()))
-        finished = {id(search) for search in ended}
-        for request in [request for request in self._running if id(request.search) in finished]:
-            self._running.remove(request)
-            if request.result.set_running_or_notify_cancel():
-                request.result.set_result(request.search.results())
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """If the model fails, those in the batch fail with it, and the engine goes on."""
+    def _take_in(self) -> None:
+        """All that has come; waits for it when there is nothing to step."""
+        idle = all(lane.is_idle for lane in self._lanes.values()) and not (self._closing and not self._open_calls)
         try:
-            action()
-        except Exception as error:
-            for request in self._running:
-                if request.result.set_running_or_notify_cancel():
-                    request.result.set_exception(error)
-            self._running.clear()
-            self._batch = ActiveBatch(self._model)
+            self._inbox.get(block=idle)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
 
+    def _add(self, request: Request) -> None:
+        lane = self._lanes[request.model]
+        self._lane_of[request.id] = lane
+        lane.add(request)
 
-def _was_cancelled(request: Request) -> bool:
-    """Asked once a step. A future stays pending until its result is there: one that runs could not be cancelled."""
-    return request.result.cancelled() and not request.result.set_running_or_notify_cancel()
+    def _cancel(self, id: int) -> None:
+        lane = self._lane_of.pop(id, None)
+        if lane is not None:
+            lane.cancel(id)
+        elif id in self._open_calls:
+            self._unwanted.add(id)
+
+    def _begin(self, call: Call) -> None:
+        self._open_calls.add(call.id)
+        self._calls.submit(self._make, call)
+
+    def _make(self, call: Call) -> None:
+        """In the thread of calls."""
+        event: Event | None = None
+        if call.id not in self._unwanted:
+            try:
+                assert self._perform is not None
+                event = Returned(self._perform(call))
+            except ValueError as error:
+                event = Failure("refused", str(error))
+            except Exception:
+                log.exception("the model failed at call %d, %s", call.id, call.method)
+                event = FAILED
+        self._inbox.put(lambda: self._end(call, event))
+
+    def _end(self, call: Call, event: Event | None) -> None:
+        self._open_calls.discard(call.id)
+        if event is not None and call.id not in self._unwanted:
+            self._told.append((call.id, event))
+        self._unwanted.discard(call.id)
+
+    def _begin_closing(self) -> None:
+        self._closing = True
+
+    def _tell(self, id: int, event: Event) -> None:
+        if not isinstance(event, Progress):
+            self._lane_of.pop(id, None)
+        self._told.append((id, event))
+
+    def _hand_out(self) -> None:
+        now = time.monotonic()
+        if self._told or now - self._told_at > TELL_EVERY or self._is_idle:
+            told, self._told, self._told_at = self._told, [], now
+            self._deliver(told, self._statistics())
+
+    def _statistics(self) -> Statistics:
+        lanes = [lane.statistics for lane in self._lanes.values()]
+        return Statistics(*(sum(getattr(lane, field.name) for lane in lanes) for field in fields(Statistics)))

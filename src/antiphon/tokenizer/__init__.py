@@ -4,7 +4,16 @@
 encoded. `chars` and `words` know what they were trained on. Nothing here opens data or knows tensors.
 """
 
-from antiphon.tokenizer.codec import JOINT_FILE, SOURCE_FILE, TARGET_FILE, Tokenizer, TokenizerPair, load, save
+from antiphon.tokenizer.codec import (
+    JOINT_FILE,
+    SOURCE_FILE,
+    TARGET_FILE,
+    UNKNOWN_TEXT,
+    Tokenizer,
+    TokenizerPair,
+    load,
+    save,
+)
 from antiphon.tokenizer.kinds import SPECIAL_TOKENS
 from antiphon.tokenizer.training import train_tokenizers
 
@@ -13,6 +22,7 @@ __all__ = [
     "SOURCE_FILE",
     "SPECIAL_TOKENS",
     "TARGET_FILE",
+    "UNKNOWN_TEXT",
     "Tokenizer",
     "TokenizerPair",
     "load",

@@ -1,0 +1,66 @@
+"""What an engine process, or an engine thread of a server, consists of: models, loaded and warm, and an engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+
+from antiphon.config import GenerationConfig
+from antiphon.decoding.generate import decode
+from antiphon.decoding.search import make_search
+from antiphon.engine.engine import Deliver, Engine
+from antiphon.engine.process import Hosted
+from antiphon.engine.request import Call
+from antiphon.ids import EOS
+from antiphon.run import Model
+from antiphon.trace import trace
+
+
+def make_engine(hosted: Hosted, deliver: Deliver) -> Engine:
+    """Loads the models and warms them up. Raises ValueError, in a sentence, for a model that cannot be had."""
+    if hosted.threads:
+        torch.set_num_threads(hosted.threads)
+    models = {name: Model.load(run, hosted.device, hosted.precision) for name, run in hosted.runs.items()}
+    for model in models.values():
+        _warm_up(model)
+    networks = {name: model.network for name, model in models.items()}
+    return Engine(networks, deliver, partial(perform, models), hosted.limits)
+
+
+def _warm_up(model: Model) -> None:
+    """Memory is taken and kernels are built now, not at the first requests."""
+    source = [*range(EOS + 1, min(EOS + 9, model.tokenizers.source.vocab_size)), EOS]
+    for width, count in ((1, 1), (4, 8)):
+        settings = GenerationConfig(beam_size=width)
+        decode(model.network, [source] * count, [make_search(settings, 8) for _ in range(count)])
+
+
+def perform(models: Mapping[str, Model], call: Call) -> Any:
+    """Does a call: plain values in and out. Raises ValueError for what cannot be asked."""
+    return METHODS[call.method](models[call.model], **call.arguments)
+
+
+def score(model: Model, pairs: list[tuple[str, str]]) -> list[float]:
+    """The log-probability of each pair's target, given its source."""
+    return model.score(pairs)
+
+
+def align(model: Model, texts: list[str], prefix: str, settings: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """As Model.outputs, each with its attention (tokens, source tokens): the mean over the heads of the last layer."""
+    found = model.outputs(texts, prefix=prefix, attention=True, **settings)
+    return [[_with_plain_attention(output) for output in outputs] for outputs in found]
+
+
+def _with_plain_attention(output: Any) -> dict[str, Any]:
+    attention = None if output.attention is None else output.attention[:, -1].mean(1)
+    return asdict(output) | {"attention": [] if attention is None else attention.tolist()}
+
+
+def explain(model: Model, text: str, settings: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """A Trace of one decode, as plain values."""
+    return asdict(trace(model, text, **arguments, **settings))
+
+
+METHODS: dict[str, Callable[..., Any]] = {"score": score, "align": align, "trace": explain}

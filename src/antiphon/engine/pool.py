@@ -1,0 +1,349 @@
+"""Engines for an asyncio program: in this process as a thread, or in processes of their own, one a core.
+
+A request goes to the engine that has the least to do. An engine process that dies fails what it was doing, with a clear
+reason, and is begun again while the others go on.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.engine.process import CLOSE, Answer, Broken, Hosted, Message, Ready
+from antiphon.engine.request import (
+    Call,
+    Delivery,
+    Event,
+    Failure,
+    Finished,
+    Progress,
+    Request,
+    Returned,
+    Statistics,
+)
+
+if TYPE_CHECKING:
+    from antiphon.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+LOST = Failure("lost", "the engine ended while it worked on this request; ask again.")
+LONGEST_PAUSE = 30.0  # seconds before an engine that dies again and again is begun again
+CLOSING_SECONDS = 10.0  # that an engine without work may take to end
+CALL_TOKENS = 256  # what a call counts as
+
+
+class UnavailableError(Exception):
+    """No engine is there to take a request: they are loading, or have just died."""
+
+
+class Ticket:
+    """What becomes of one request or call."""
+
+    def __init__(self, id: int, tokens: int, cancel: Callable[["Ticket"], None]) -> None:
+        self.id = id
+        self.tokens = tokens
+        self.ended = False
+        self._cancel = cancel
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def put(self, event: Event) -> None:
+        self.ended = not isinstance(event, Progress)
+        self._events.put_nowait(event)
+
+    def cancel(self) -> None:
+        """Frees what it holds; once it has ended, or again, this does nothing."""
+        if not self.ended:
+            self.ended = True
+            self._cancel(self)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Its events up to the last. Whoever stops reading before cancels it."""
+        try:
+            while True:
+                event = await self._events.get()
+                yield event
+                if not isinstance(event, Progress):
+                    return
+        finally:
+            self.cancel()
+
+    async def end(self) -> Finished | Returned | Failure:
+        """Its last event."""
+        try:
+            while isinstance(event := await self._events.get(), Progress):
+                pass
+            return event
+        finally:
+            self.cancel()
+
+
+class EnginePool:
+    """Engines that all run the same models. workers: processes; 0: a thread of this process."""
+
+    def __init__(self, hosted: Hosted, workers: int) -> None:
+        self._members: list[_Member] = (
+            [_ProcessMember(replace(hosted, threads=hosted.threads or 1)) for _ in range(workers)]
+            if workers
+            else [_ThreadMember(hosted)]
+        )
+        self._ids = count(1)
+
+    async def start(self) -> None:
+        """Returns when all engines are ready. Raises ValueError, in a sentence, for a model that cannot be had."""
+        try:
+            await asyncio.gather(*(member.start() for member in self._members))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends the engines, when they have finished what they are doing."""
+        await asyncio.gather(*(member.close() for member in self._members))
+
+    @property
+    def is_ready(self) -> bool:
+        return any(member.ready for member in self._members)
+
+    @property
+    def outstanding(self) -> int:
+        """Requests and calls that have not ended."""
+        return sum(len(member.tickets) for member in self._members)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the engine processes that run."""
+        return [pid for member in self._members if (pid := member.pid) is not None]
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of all engines together."""
+        return total([member.statistics for member in self._members])
+
+    def submit(self, **request: Any) -> Ticket:
+        """A request, by the fields of `Request` but its id. Raises UnavailableError."""
+        asked = Request(id=next(self._ids), **request)
+        return self._member().submit(asked, asked.id, asked.tokens)
+
+    def call(self, model: str, method: str, **arguments: Any) -> Ticket:
+        """A call. Raises UnavailableError."""
+        asked = Call(next(self._ids), model, method, arguments)
+        return self._member().submit(asked, asked.id, CALL_TOKENS)
+
+    def _member(self) -> "_Member":
+        ready = [member for member in self._members if member.ready]
+        if not ready:
+            raise UnavailableError("no engine is ready yet; ask again in a moment.")
+        return min(ready, key=lambda member: member.load)
+
+
+def total(statistics: list[Statistics]) -> Statistics:
+    """Their sums."""
+    return Statistics(*(sum(getattr(one, field.name) for one in statistics) for field in fields(Statistics)))
+
+
+class _Member(ABC):
+    """One engine, and what it was asked."""
+
+    def __init__(self, hosted: Hosted) -> None:
+        self.hosted = hosted
+        self.ready = False
+        self.tickets: dict[int, Ticket] = {}
+        self.load = 0  # tokens asked of it
+        self.statistics = Statistics()
+
+    @property
+    def pid(self) -> int | None:
+        """Of its own process."""
+        return None
+
+    @abstractmethod
+    async def start(self) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    def send(self, message: Request | Call | int) -> None:
+        """A request or call to begin, or the id of one to cancel."""
+
+    def submit(self, asked: Request | Call, id: int, tokens: int) -> Ticket:
+        ticket = self.tickets[id] = Ticket(id, tokens, self._cancel)
+        self.load += tokens
+        self.send(asked)
+        return ticket
+
+    def received(self, told: list[Delivery], statistics: Statistics) -> None:
+        """From the engine."""
+        self.statistics = statistics
+        for id, event in told:
+            ticket = self.tickets.get(id)
+            if ticket is not None:  # else it was cancelled
+                ticket.put(event)
+                if ticket.ended:
+                    self._forget(ticket)
+
+    def fail_all(self, failure: Failure) -> None:
+        for ticket in list(self.tickets.values()):
+            ticket.put(failure)
+            self._forget(ticket)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket.id in self.tickets:
+            self._forget(ticket)
+            self.send(ticket.id)
+
+    def _forget(self, ticket: Ticket) -> None:
+        del self.tickets[ticket.id]
+        self.load -= ticket.tokens
+
+
+class _ThreadMember(_Member):
+    """An engine in a thread of this process."""
+
+    _engine: "Engine | None" = None
+
+    async def start(self) -> None:
+        from antiphon.engine.host import make_engine
+
+        loop = asyncio.get_running_loop()
+
+        def deliver(told: list[Delivery], statistics: Statistics) -> None:
+            loop.call_soon_threadsafe(self.received, told, statistics)
+
+        self._engine = await asyncio.to_thread(make_engine, self.hosted, deliver)
+        self._engine.start()
+        self.ready = True
+
+    async def close(self) -> None:
+        self.ready = False
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close)
+
+    def send(self, message: Request | Call | int) -> None:
+        assert self._engine is not None
+        if isinstance(message, Request):
+            self._engine.submit(message)
+        elif isinstance(message, Call):
+            self._engine.call(message)
+        else:
+            self._engine.cancel(message)
+
+
+class _ProcessMember(_Member):
+    """An engine in a process of its own."""
+
+    def __init__(self, hosted: Hosted) -> None:
+        super().__init__(hosted)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._closing = False
+        self._failures = 0
+        self._restart: asyncio.Task[None] | None = None  # begun when an engine dies that was ready once
+        self._before = Statistics()  # of the engines that died
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "antiphon.engine", str(theirs.fileno())]
+            places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+            environment = os.environ | {
+                "OMP_NUM_THREADS": str(self.hosted.threads),
+                "PYTHONPATH": os.pathsep.join(filter(None, places)),
+            }
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        self._pipe = Connection(ours.detach())
+        self._started = loop.create_future()
+        loop.add_reader(self._pipe.fileno(), self._read)
+        self._send(self.hosted)
+        await self._started
+
+    async def close(self) -> None:
+        self._closing, self.ready = True, False
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._process is not None and self._process.poll() is None:
+            self._send(CLOSE)
+            try:
+                await asyncio.wait_for(asyncio.to_thread(self._process.wait), CLOSING_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+        self._drop_pipe()
+
+    def send(self, message: Request | Call | int) -> None:
+        self._send(message)
+
+    def _send(self, message: Message | Hosted) -> None:
+        try:
+            if self._pipe is not None:
+                self._pipe.send(message)
+        except OSError:
+            pass  # it has died, which reading tells at once
+
+    def _read(self) -> None:
+        """Something has come through the pipe, or its end."""
+        assert self._pipe is not None
+        try:
+            while self._pipe is not None and self._pipe.poll():
+                self._take(self._pipe.recv())
+        except (EOFError, OSError):
+            self._lost()
+
+    def _take(self, answer: Answer) -> None:
+        if isinstance(answer, Ready):
+            self.ready, self._failures = True, 0
+            if self._started is not None and not self._started.done():
+                self._started.set_result(None)
+        elif isinstance(answer, Broken):
+            self._give_up(ValueError(answer.reason))
+        else:
+            told, statistics = answer
+            self.received(told, total([self._before, statistics]))
+
+    def _give_up(self, error: Exception) -> None:
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(error)
+
+    def _lost(self) -> None:
+        """The process has ended."""
+        self._drop_pipe()
+        was_ready, self.ready = self.ready, False
+        zero = dict.fromkeys(("waiting", "running", "rows", "tokens"), 0)
+        self._before = self.statistics = replace(self.statistics, **zero)
+        self.fail_all(LOST)
+        self._give_up(ValueError("the engine process ended while it loaded the models; its message is above."))
+        if was_ready and not self._closing:
+            self._restart = asyncio.get_running_loop().create_task(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        while not self._closing:
+            pause = min(LONGEST_PAUSE, 0.25 * 2**self._failures)
+            self._failures += 1
+            log.error("an engine process ended by itself; another begins in %.2f seconds", pause)
+            await asyncio.sleep(pause)
+            try:
+                await self.start()
+                return
+            except ValueError as error:
+                log.error("%s", error)
+
+    def _drop_pipe(self) -> None:
+        if self._pipe is not None:
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self._pipe = None

@@ -1,0 +1,64 @@
+"""Why a request is refused: one kind of error for the whole server, which each dialect tells in its own form."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+
+class RefusedError(Exception):
+    """An HTTP status, a word for programs, and a sentence for people.
+
+    reason: invalid, too_long, not_found, unauthorized, too_large, overloaded, unavailable, late or failed. parameter:
+    the field at fault, where there is one. retry_after: seconds.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, parameter: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message = status, reason, message
+        self.parameter, self.retry_after = parameter, retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+
+
+def invalid(message: str, parameter: str | None = None) -> RefusedError:
+    return RefusedError(422, "invalid", message, parameter)
+
+
+def from_validation(error: RequestValidationError) -> RefusedError:
+    """The first thing that is wrong with a body, as a sentence that names the field."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return RefusedError(400, "invalid", f"the body is no JSON ({first.get('ctx', {}).get('error', 'broken')}).")
+    place = ".".join(str(part) for part in first["loc"][1:])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return invalid(f"{place}: {message}" if place else message, place or None)
+
+
+Shape = Callable[[RefusedError], Response]
+
+
+def shaped_by(shape: Shape) -> type[APIRoute]:
+    """A route that tells every refusal in the form of its dialect."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except RequestValidationError as error:
+                    return shape(from_validation(error))
+                except RefusedError as error:
+                    return shape(error)
+
+            return answer
+
+    return Route
