@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+HERE = Path(__file__).parent
+SOURCES = [HERE / name for name in ("kernels.cpp", "stack.cpp", "kernels.h")]
 FLAGS = (
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros", "-fassociative-math"),
 )
-POINTER, SIZE = ctypes.c_void_p, ctypes.c_int64
+KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}
 SIGNATURES = {
     "quantize_rows": "pnnpp",
     "scale_rows": "pppnn",
@@ -33,7 +34,12 @@ SIGNATURES = {
     "feed_forward": "pnnnppppppppp",
     "attend_past": "pnnnppnppnpppnppp",
     "attend_memory": "pnnnppppnpp",
-    "attend_among": "pnnnnpppppp",
+    "attend_among": "pnnnnppppnpp",
+    "normalize_rows": "pppdnnp",
+    "embed_rows": "pdpppnnp",
+    "gate_rows": "pnnp",
+    "recur_rows": "pnnpp",
+    "step_decoder": "ppnppppnpppppp",
 }
 VECTOR = 16  # scores have room for whole vectors
 WIDEST_HEAD = 512
@@ -50,10 +56,10 @@ def library() -> ctypes.CDLL | None:
                 built = ctypes.CDLL(str(_build(Path(folder))))
         except (OSError, subprocess.SubprocessError):
             return None
-    built.can_multiply.restype = SIZE
+    built.can_multiply.restype = ctypes.c_int64
     for name, kinds in SIGNATURES.items():
         function = getattr(built, name)
-        function.argtypes = [POINTER if kind == "p" else SIZE for kind in kinds]
+        function.argtypes = [KINDS[kind] for kind in kinds]
         function.restype = None
     return built
 
@@ -61,7 +67,7 @@ def library() -> ctypes.CDLL | None:
 def _cached() -> ctypes.CDLL:
     """The kernels in the user's cache folder, built when they are not there."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "antiphon"
-    known = (SOURCE.read_bytes(), _compiler().encode(), " ".join(FLAGS).encode(), _processor())
+    known = (*(source.read_bytes() for source in SOURCES), _compiler().encode(), " ".join(FLAGS).encode(), _processor())
     file = folder / f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +79,7 @@ def _cached() -> ctypes.CDLL:
 def _build(folder: Path) -> Path:
     """The shared library, built in a folder. Raises an error of subprocess where the compiler fails."""
     file = folder / "kernels.so"
-    command = [_compiler(), *FLAGS, "-o", str(file), str(SOURCE)]
+    command = [_compiler(), *FLAGS, "-o", str(file), *(str(source) for source in SOURCES if source.suffix == ".cpp")]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return file
 
@@ -198,8 +204,38 @@ def attend_among(
     sources, longest, triple = qkv.shape
     out, scores = torch.empty(sources, longest, triple // 3), _scores(longest)
     turn = (None, None) if rotation is None else (rotation[0].data_ptr(), rotation[1].data_ptr())
-    places = (lengths.data_ptr(), *turn, _pointer(bias), scores.data_ptr(), out.data_ptr())
+    places = (lengths.data_ptr(), *turn, _pointer(bias), longest, scores.data_ptr(), out.data_ptr())
     _call().attend_among(qkv.data_ptr(), sources, longest, heads, triple // 3 // heads, *places)
+    return out
+
+
+def embed_rows(table: Tensor, factor: float, waves: Tensor | None, tokens: Tensor, positions: Tensor) -> Tensor:
+    """tokens and their positions (N,), table (V, D) -> factor * table[token] + waves[position], (N, D)."""
+    out = torch.empty(len(tokens), table.shape[1])
+    places = (_pointer(waves), tokens.data_ptr(), positions.data_ptr())
+    _call().embed_rows(table.data_ptr(), factor, *places, *out.shape, out.data_ptr())
+    return out
+
+
+def normalize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The layer norm of x (N, D)."""
+    out = torch.empty(x.shape)
+    _call().normalize_rows(x.data_ptr(), weight.data_ptr(), bias.data_ptr(), eps, *x.shape, out.data_ptr())
+    return out
+
+
+def gate_rows(both: Tensor) -> Tensor:
+    """both (N, 2 x D): gates and what they let through -> gelu(gates) times that, (N, D)."""
+    out = torch.empty(both.shape[0], both.shape[1] // 2)
+    _call().gate_rows(both.data_ptr(), *out.shape, out.data_ptr())
+    return out
+
+
+def recur_rows(gates: Tensor, cells: Tensor) -> Tensor:
+    """gates (N, 2 x D): what is new, and what keeps the old, before its sigmoid; cells (N, D) are brought up to date
+    -> relu of them, (N, D)."""
+    out = torch.empty(cells.shape)
+    _call().recur_rows(gates.data_ptr(), *cells.shape, cells.data_ptr(), out.data_ptr())
     return out
 
 

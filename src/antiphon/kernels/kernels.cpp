@@ -3,8 +3,9 @@
 // Rows are float32 and lie one after the other; a row's result depends on that row alone. Plain loops that a compiler
 // turns into vector instructions: built for the processor at hand by kernels/__init__.py, which says what each does.
 
+#include "kernels.h"
+
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 #ifdef __AVX512VNNI__
@@ -209,6 +210,31 @@ inline Number* room(std::vector<Number>& kept, int64_t count) {
 
 extern "C" {
 
+// Two passes, so that no product is fused with the sum after it: torch's operators do not.
+void embed_rows(const float* table, double factor, const float* waves, const int64_t* tokens, const int64_t* positions,
+                int64_t rows, int64_t width, float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        float* row = out + r * width;
+        const float* token = table + tokens[r] * width;
+        for (int64_t i = 0; i < width; ++i) row[i] = token[i] * static_cast<float>(factor);
+        if (waves)
+            for (int64_t i = 0; i < width; ++i) row[i] += waves[positions[r] * width + i];
+    }
+}
+
+void normalize_rows(const float* x, const float* weight, const float* bias, double eps, int64_t rows, int64_t width,
+                    float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        const float* row = x + r * width;
+        float sum = 0.0f, squares = 0.0f;
+        for (int64_t i = 0; i < width; ++i) sum += row[i];
+        const float mean = sum / static_cast<float>(width);
+        for (int64_t i = 0; i < width; ++i) squares += (row[i] - mean) * (row[i] - mean);
+        const float factor = 1.0f / std::sqrt(squares / static_cast<float>(width) + static_cast<float>(eps));
+        for (int64_t i = 0; i < width; ++i) out[r * width + i] = (row[i] - mean) * factor * weight[i] + bias[i];
+    }
+}
+
 void quantize_rows(const float* x, int64_t rows, int64_t width, uint8_t* bits, float* scales) {
     for (int64_t r = 0; r < rows; ++r) quantize(x + r * width, width, bits + r * width, scales + r);
 }
@@ -224,6 +250,25 @@ void gelu_quantize_rows(float* sums, const float* scales, const float* bias, int
         const float scale = scales[r];
         for (int64_t i = 0; i < width; ++i) row[i] = gelu(row[i] * scale + bias[i]);
         quantize(row, width, bits + r * width, new_scales + r);
+    }
+}
+
+void gate_rows(const float* both, int64_t rows, int64_t inner, float* out) {
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < inner; ++i)
+            out[r * inner + i] = gelu(both[2 * r * inner + i]) * both[(2 * r + 1) * inner + i];
+}
+
+void recur_rows(const float* gates, int64_t rows, int64_t width, float* cells, float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        const float *now = gates + 2 * r * width, *forget = now + width;
+        float *cell = cells + r * width, *row = out + r * width;
+        for (int64_t i = 0; i < width; ++i) {
+            const float kept = 1.0f / (1.0f + fast_exp(-forget[i]));
+            const float next = now[i] + kept * (cell[i] - now[i]);
+            cell[i] = next;
+            row[i] = next > 0.0f ? next : 0.0f;
+        }
     }
 }
 
@@ -331,7 +376,8 @@ void attend_memory(const float* queries, int64_t rows, int64_t heads, int64_t wi
 }
 
 void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, int64_t width, const int64_t* lengths,
-                  const float* cos, const float* sin, const float* bias, float* scores, float* out) {
+                  const float* cos, const float* sin, const float* bias, int64_t bias_length, float* scores,
+                  float* out) {
     const int64_t model = heads * width;
     for (int64_t b = 0; b < sources; ++b) {
         float* first = qkv + b * longest * 3 * model;
@@ -346,7 +392,7 @@ void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, i
                 float* place = out + (b * longest + t) * model + h * width;
                 if (t < lengths[b])
                     attend_any(first + t * 3 * model + h * width, Line<float>{keys, keys + model, 3 * model}, lengths[b], width,
-                               bias ? bias + (h * longest + t) * longest : nullptr, scores, place);
+                               bias ? bias + (h * bias_length + t) * bias_length : nullptr, scores, place);
                 else
                     std::memset(place, 0, width * sizeof(float));
             }

@@ -67,13 +67,17 @@ class PastSlots:
 
     def advance(self, ages: Sequence[int]) -> None:
         """Makes room for each row's token at its age, and puts that on its path."""
-        self.length = length = max(self.length, max(ages) + 1)
+        self.reserve(max(ages) + 1)
+        self.paths.scatter_(1, torch.tensor(ages).unsqueeze(1), torch.tensor(self.held).unsqueeze(1))
+
+    def reserve(self, length: int) -> None:
+        """Makes room for so many tokens of each row."""
+        self.length = length = max(self.length, length)
         self.slots.reserve(0, length)
         if self.paths.shape[1] < length:
             paths = self.paths.new_zeros(len(self.paths), self.slots.cache.shape[2])
             paths[:, : self.paths.shape[1]] = self.paths
             self.paths = paths
-        self.paths.scatter_(1, torch.tensor(ages).unsqueeze(1), torch.tensor(self.held).unsqueeze(1))
 
     def select(self, rows: Sequence[int], owner: Sequence[int], kept: Sequence[int]) -> None:
         """Row i goes on from today's row rows[i], for the source kept[owner[i]]."""
