@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,8 @@ SIGNATURES = {
     "embed_rows": "pdpppnnp",
     "gate_rows": "pnnp",
     "recur_rows": "pnnpp",
+    "log_softmax_rows": "pnn",
+    "best_tokens": "pnnnnppnppppp",
     "step_decoder": "ppnppppnpppppp",
 }
 VECTOR = 16  # scores have room for whole vectors
@@ -237,6 +240,36 @@ def recur_rows(gates: Tensor, cells: Tensor) -> Tensor:
     out = torch.empty(cells.shape)
     _call().recur_rows(gates.data_ptr(), *cells.shape, cells.data_ptr(), out.data_ptr())
     return out
+
+
+def can_choose(logits: Tensor) -> bool:
+    """`log_softmax_rows` and `best_tokens` can read them."""
+    here = logits.device.type == "cpu" and logits.dtype == torch.float32 and logits.is_contiguous()
+    return here and library() is not None
+
+
+def log_softmax_rows(logits: Tensor) -> None:
+    """logits (N, V) become log-probabilities, in place."""
+    _call().log_softmax_rows(logits.data_ptr(), *logits.shape)
+
+
+def best_tokens(
+    x: Tensor, raw: bool, first: int, counts: Sequence[int], widths: Sequence[int], scores: Sequence[float]
+) -> list[tuple[list[int], list[int], list[float]]]:
+    """x (N, V), log-probabilities, or logits if raw: the rows of searches, `counts` of each -> for each search the
+    widths[s] best, by the scores of its rows plus theirs: rows of the search, tokens, log-probabilities, best first.
+    Tokens below `first` are never chosen."""
+    searches, widest = len(counts), max(widths)
+    found = (ctypes.c_int64 * searches)()
+    rows, tokens = ((ctypes.c_int64 * (searches * widest))() for _ in range(2))
+    log_probs = (ctypes.c_float * (searches * widest))()
+    given = ((ctypes.c_int64 * searches)(*counts), (ctypes.c_int64 * searches)(*widths))
+    _call().best_tokens(
+        *(x.data_ptr(), x.shape[1], first, raw, searches, *given, widest),
+        *((ctypes.c_double * len(scores))(*scores), found, rows, tokens, log_probs),
+    )
+    places = [slice(start, start + count) for start, count in zip(range(0, len(rows), widest), found, strict=True)]
+    return [(rows[place], tokens[place], log_probs[place]) for place in places]
 
 
 def _call() -> ctypes.CDLL:

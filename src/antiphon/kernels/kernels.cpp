@@ -20,6 +20,7 @@ constexpr int64_t kMaxWidth = 512;  // of a head
 constexpr int64_t kVector = 16;      // floats in a vector
 constexpr int64_t kRows = 6;          // multiplied at once: their sums fill the registers
 constexpr int64_t kPart = 96;         // rows of a feed-forward layer at once
+constexpr int64_t kBlock = 64;       // logits that are looked at again if their largest is good enough
 constexpr int64_t kLine = 32;        // bfloat16 in a line of the cache
 
 // exp with a relative error of about 1e-7: 2^whole by its bits, 2^fraction by a polynomial (Taylor, |f| <= 1/2).
@@ -197,6 +198,56 @@ inline void attend_any(const float* query, Past past, int64_t length, int64_t wi
         attend<32>(query, past, length, width, bias, scores, out);
     else
         attend<0>(query, past, length, width, bias, scores, out);
+}
+
+// The number that logits are above their log-probabilities.
+__attribute__((noinline)) double normalizer(const float* x, int64_t width, float largest) {
+    float total = 0.0f;
+    for (int64_t i = 0; i < width; ++i) total += fast_exp(x[i] - largest);
+    return static_cast<double>(largest) + std::log(static_cast<double>(total));
+}
+
+inline float largest_of(const float* x, int64_t width) {
+    float largest = x[0];
+    for (int64_t i = 0; i < width; ++i) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+// The best continuations of one search, best first; the first found of equal ones.
+struct Best {
+    int64_t room, count;
+    double* scores;
+    int64_t *rows, *tokens;
+    float* log_probs;
+
+    double worst() const { return count < room ? -1.7e308 : scores[count - 1]; }
+    void put(double score, int64_t row, int64_t token, float log_prob) {
+        int64_t place = count < room ? count++ : count - 1;
+        for (; place > 0 && scores[place - 1] < score; --place) {
+            scores[place] = scores[place - 1];
+            rows[place] = rows[place - 1];
+            tokens[place] = tokens[place - 1];
+            log_probs[place] = log_probs[place - 1];
+        }
+        scores[place] = score;
+        rows[place] = row;
+        tokens[place] = token;
+        log_probs[place] = log_prob;
+    }
+};
+
+// Puts in what is good enough of one row, x (V,), from token `first` on; maxima: of its blocks.
+inline void put_row(const float* x, int64_t vocab, int64_t first, const float* maxima, double normal, double score,
+                    int64_t row, Best& best) {
+    for (int64_t start = first; start < vocab; start += kBlock) {
+        const float highest = static_cast<float>(maxima[(start - first) / kBlock] - normal);
+        if (score + highest <= best.worst()) continue;
+        const int64_t end = start + kBlock < vocab ? start + kBlock : vocab;
+        for (int64_t i = start; i < end; ++i) {
+            const float log_prob = static_cast<float>(x[i] - normal);
+            if (score + log_prob > best.worst()) best.put(score + log_prob, row, i, log_prob);
+        }
+    }
 }
 
 // Room that a thread keeps for what lies between two products.
@@ -397,6 +448,38 @@ void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, i
                     std::memset(place, 0, width * sizeof(float));
             }
         }
+    }
+}
+
+void log_softmax_rows(float* logits, int64_t rows, int64_t vocab) {
+    for (int64_t r = 0; r < rows; ++r) {
+        float* x = logits + r * vocab;
+        const double normal = normalizer(x, vocab, largest_of(x, vocab));
+        for (int64_t i = 0; i < vocab; ++i) x[i] = static_cast<float>(x[i] - normal);
+    }
+}
+
+void best_tokens(const float* x, int64_t vocab, int64_t first, int64_t raw, int64_t searches, const int64_t* counts,
+                 const int64_t* widths, int64_t widest, const double* scores, int64_t* found, int64_t* rows,
+                 int64_t* tokens, float* log_probs) {
+    thread_local std::vector<float> kept_maxima;
+    thread_local std::vector<double> kept_scores;
+    const int64_t blocks = (vocab - first + kBlock - 1) / kBlock;
+    float* maxima = room(kept_maxima, blocks);
+    for (int64_t s = 0; s < searches; ++s) {
+        Best best{widths[s], 0, room(kept_scores, widest), rows + s * widest, tokens + s * widest, log_probs + s * widest};
+        for (int64_t r = 0; r < counts[s]; ++r, x += vocab, ++scores) {
+            float largest = first ? largest_of(x, first) : x[0];
+            for (int64_t b = 0; b < blocks; ++b) {
+                const int64_t start = first + b * kBlock;
+                maxima[b] = largest_of(x + start, vocab - start < kBlock ? vocab - start : kBlock);
+                largest = maxima[b] > largest ? maxima[b] : largest;
+            }
+            const double normal = raw ? normalizer(x, vocab, largest) : 0.0;
+            put_row(x, vocab, first, maxima, normal, *scores, r, best);
+            if (!best.count) best.put(*scores, r, first, static_cast<float>(x[first] - normal));  // numbers gone wrong
+        }
+        found[s] = best.count;
     }
 }
 
