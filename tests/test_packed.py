@@ -20,7 +20,7 @@ from antiphon.model.int8 import Int8FeedForward, Int8Linear
 from antiphon.model.packed import pack
 from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.model.slots import KeyValues
-from antiphon.model.stack import PackedDecoder
+from antiphon.model.stack import PackedDecoder, PackedEncoder
 
 VOCAB = 97
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -96,7 +96,8 @@ transformers = pytest.mark.parametrize("name", [name for name in ARCHITECTURES i
 def layer_by_layer(model: Seq2Seq) -> Seq2Seq:
     """Its packed layers one by one: the slow path."""
     assert isinstance(model.decoder, PackedDecoder)
-    model.decoder.most_rows = 0
+    assert isinstance(model.encoder, PackedEncoder)
+    model.encoder.most_rows = model.decoder.most_rows = 0
     return model
 
 
@@ -105,6 +106,16 @@ def layer_by_layer(model: Seq2Seq) -> Seq2Seq:
 def test_a_step_in_one_call_is_its_layers_one_by_one_to_the_bit(name: str) -> None:
     asked, tokens = sources(7), [2, 9, 50, 11, 4] * 40  # longer than the table of positions that is made first
     assert torch.equal(stepped(network(name), asked, tokens), stepped(layer_by_layer(network(name)), asked, tokens))
+
+
+@needs_products
+@transformers
+@torch.inference_mode()
+def test_an_encoder_in_one_call_is_its_layers_one_by_one_to_the_bit(name: str) -> None:
+    asked, other = [*sources(5), (*([9] * 140), 3)], layer_by_layer(network(name))
+    ours, theirs = network(name).encode(asked), other.encode(asked)
+    assert torch.equal(ours.values[ours.mask], theirs.values[theirs.mask])
+    torch.testing.assert_close(ours.summary, theirs.summary)
 
 
 @needs_products

@@ -43,6 +43,8 @@ SIGNATURES = {
     "log_softmax_rows": "pnn",
     "best_tokens": "pnnnnppnppppp",
     "step_decoder": "ppnppppnpppppp",
+    "encode": "ppnnpppp",
+    "keep_memory": "pnnpppp",
 }
 VECTOR = 16  # scores have room for whole vectors
 WIDEST_HEAD = 512

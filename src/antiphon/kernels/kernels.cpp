@@ -451,6 +451,11 @@ void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, i
     }
 }
 
+void round_rows(const float* x, int64_t rows, int64_t stride, int64_t width, uint16_t* out) {
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < width; ++i) out[r * width + i] = to_bfloat16(x[r * stride + i]);
+}
+
 void log_softmax_rows(float* logits, int64_t rows, int64_t vocab) {
     for (int64_t r = 0; r < rows; ++r) {
         float* x = logits + r * vocab;

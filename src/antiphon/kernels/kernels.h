@@ -27,5 +27,7 @@ void attend_memory(const float* queries, int64_t rows, int64_t heads, int64_t wi
 void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, int64_t width, const int64_t* lengths,
                   const float* cos, const float* sin, const float* bias, int64_t bias_length, float* scores,
                   float* out);
+// x (N, stride): the first `width` of each row become bfloat16, (N, width).
+void round_rows(const float* x, int64_t rows, int64_t stride, int64_t width, uint16_t* out);
 
 }  // extern "C"

@@ -59,7 +59,7 @@ namespace {
 // What lies between the kernels, for `rows` rows; a thread keeps it.
 struct Room {
     std::vector<float> x, normed, wide, found, cos, sin, bias, scores;
-    std::vector<int64_t> places;
+    std::vector<int64_t> places, tokens;
 };
 thread_local Room kept;
 
@@ -100,7 +100,7 @@ void add_feed_forward(const Layer& layer, float* x, int64_t rows, int64_t width)
     add(x, out, rows * width);
 }
 
-// x (N, D): the rows' tokens, embedded.
+// The rows' tokens, embedded, (N, D).
 float* embedded(const Stack& stack, const Positions& positions, const int64_t* tokens, const int64_t* ages,
                 int64_t rows) {
     float* x = room(kept.x, rows * stack.width);
@@ -172,6 +172,53 @@ void step_decoder(const Stack* stack, const Positions* positions, int64_t rows, 
         add_feed_forward(layer, x, rows, width);
     }
     apply(stack->head, normalized(stack->norm, x, rows, width), rows, width, logits);
+}
+
+// source (B, S) -> values (B, S, D), of each source's real tokens only. bias (H, S, S), or none.
+void encode(const Stack* stack, const Positions* positions, int64_t sources, int64_t longest, const int64_t* source,
+            const int64_t* lengths, const float* bias, float* values) {
+    const int64_t width = stack->width, heads = stack->heads;
+    int64_t *tokens = room(kept.tokens, sources * longest), *places = room(kept.places, sources * longest), rows = 0;
+    for (int64_t b = 0; b < sources; ++b)
+        for (int64_t t = 0; t < lengths[b]; ++t, ++rows) {
+            tokens[rows] = source[b * longest + t];
+            places[rows] = t;
+        }
+    float* x = embedded(*stack, *positions, tokens, places, rows);
+    float *attended = room(kept.normed, rows * width), *found = room(kept.found, rows * width);
+    float* scores = room(kept.scores, longest + 16);
+    for (int64_t i = 0; i < stack->count; ++i) {
+        const Layer& layer = stack->layers[i];
+        float* wide = room(kept.wide, rows * layer.project.outputs);
+        apply(layer.project, normalized(layer.attention_norm, x, rows, width), rows, width, wide);
+        for (int64_t b = 0, first = 0; b < sources; first += lengths[b++])
+            attend_among(wide + first * 3 * width, 1, lengths[b], heads, width / heads, lengths + b, positions->cos,
+                         positions->sin, bias, longest, scores, attended + first * width);
+        apply(layer.output, attended, rows, width, found);
+        add(x, found, rows * width);
+        add_feed_forward(layer, x, rows, width);
+    }
+    for (int64_t b = 0; b < sources; x += lengths[b++] * width)
+        normalize_rows(x, stack->norm.weight, stack->norm.bias, stack->norm.eps, lengths[b], width,
+                       values + b * longest * width);
+}
+
+// Keys and values of a memory (B, S, D), for all layers, into a slot for each source.
+void keep_memory(const Stack* stack, int64_t sources, int64_t longest, const float* values, const int64_t* lengths,
+                 const int64_t* slots, const Cache* memory) {
+    const int64_t width = stack->width;
+    int64_t rows = 0;
+    for (int64_t b = 0; b < sources; ++b) rows += lengths[b];
+    float *x = room(kept.x, rows * width), *wide = room(kept.wide, rows * 2 * width);
+    for (int64_t b = 0, first = 0; b < sources; first += lengths[b++])
+        std::memcpy(x + first * width, values + b * longest * width, lengths[b] * width * sizeof(float));
+    for (int64_t i = 0; i < stack->count; ++i) {
+        apply(stack->layers[i].memory, x, rows, width, wide);
+        for (int64_t b = 0, first = 0; b < sources; first += lengths[b++])
+            for (int64_t part = 0; part < 2; ++part)
+                round_rows(wide + (2 * first + part) * width, lengths[b], 2 * width, width,
+                           memory->part(2 * i + part, width) + slots[b] * memory->capacity * width);
+    }
 }
 
 }  // extern "C"

@@ -82,5 +82,21 @@ def step_decoder(
     return logits
 
 
+def encode(stack: Stack, positions: Positions, source: Tensor, lengths: Tensor, bias: Tensor | None) -> Tensor:
+    """source (B, S) ids, lengths (B,), bias (H, S, S) -> values (B, S, D), zero on padding."""
+    values = torch.zeros(*source.shape, stack.width)
+    _call().encode(
+        *(ctypes.addressof(stack), ctypes.addressof(positions), *source.shape, source.data_ptr()),
+        *(lengths.data_ptr(), None if bias is None else bias.data_ptr(), values.data_ptr()),
+    )
+    return values
+
+
+def keep_memory(stack: Stack, values: Tensor, lengths: Tensor, slots: Tensor, memory: Tensor) -> None:
+    """values (B, S, D), lengths and slots (B,): all layers' keys and values of real tokens are put into a cache."""
+    places = (values.data_ptr(), lengths.data_ptr(), slots.data_ptr(), ctypes.byref(cache(memory)))
+    _call().keep_memory(ctypes.addressof(stack), *values.shape[:2], *places)
+
+
 def _call() -> Any:
     return library()

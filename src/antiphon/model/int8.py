@@ -182,6 +182,7 @@ class PackedCrossAttention(nn.Module):
     def __init__(self, plain: CrossAttention) -> None:
         super().__init__()
         self.plain = plain
+        self.num_heads, self.head_width = plain.num_heads, plain.head_width
         self.project = plain.project
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

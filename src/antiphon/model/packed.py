@@ -26,8 +26,8 @@ from antiphon.model.int8 import (
 from antiphon.model.layers import FeedForward
 from antiphon.model.recurrent import SSRU
 from antiphon.model.seq2seq import Seq2Seq
-from antiphon.model.stack import PackedDecoder, one_call
-from antiphon.model.transformer import TransformerDecoder
+from antiphon.model.stack import PackedDecoder, PackedEncoder, encodes_in_one_call, steps_in_one_call
+from antiphon.model.transformer import TransformerDecoder, TransformerEncoder
 
 Precision = Literal["float32", "int8"]
 
@@ -72,8 +72,11 @@ def _fuse(network: Seq2Seq) -> None:
                 setattr(module, name, PackedNorm(child))
             elif isinstance(child, SSRU):
                 setattr(module, name, PackedSSRU(child))
-    if isinstance(network.decoder, TransformerDecoder) and one_call(network.decoder):
-        network.decoder = PackedDecoder(network.decoder)
+    encoder, decoder = network.encoder, network.decoder
+    if isinstance(encoder, TransformerEncoder) and encodes_in_one_call(encoder):
+        network.encoder = PackedEncoder(encoder)
+    if isinstance(decoder, TransformerDecoder) and steps_in_one_call(decoder):
+        network.decoder = PackedDecoder(decoder)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A packed decoder whose step is one call: all layers, from the tokens to the logits, without Python's lock.
+"""A packed encoder that is one call, and a packed decoder whose step is: all layers, without Python's lock.
 
 The layers one by one are the slow path, which takes over where there are more rows than the kernels multiply best, or
 attention weights are asked for. Both give the same bits.
@@ -11,16 +11,22 @@ from torch import Tensor, nn
 
 from antiphon import kernels
 from antiphon.kernels import stack
-from antiphon.model.int8 import Int8GatedFeedForward, Int8Linear, PackedNorm, PackedSSRU
+from antiphon.model.int8 import Int8GatedFeedForward, Int8Linear, PackedNorm, PackedSelfAttention, PackedSSRU
 from antiphon.model.layers import Memory, TokenEmbedding
 from antiphon.model.positions import Positions
 from antiphon.model.state import DecodeState
-from antiphon.model.transformer import TransformerDecoder
+from antiphon.model.transformer import TransformerDecoder, TransformerEncoder
 
 FEWEST_POSITIONS = 128  # that are made at once
 
 
-def one_call(decoder: TransformerDecoder) -> bool:
+def encodes_in_one_call(encoder: TransformerEncoder) -> bool:
+    """All its linear layers are packed for our own kernels, and so are its attentions."""
+    packed = all(isinstance(cast(Any, layer).attention, PackedSelfAttention) for layer in encoder.layers)
+    return packed and _multiplied(encoder)
+
+
+def steps_in_one_call(decoder: TransformerDecoder) -> bool:
     """All its linear layers are packed for our own kernels, and so are its attentions."""
     return decoder.in_slots and decoder.head is not None and _multiplied(decoder)
 
@@ -29,6 +35,33 @@ def _multiplied(module: nn.Module) -> bool:
     """Our own kernels multiply in all linear layers."""
     linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear | Int8Linear)]
     return all(isinstance(layer, Int8Linear) and layer.pointers is not None for layer in linears)
+
+
+class PackedEncoder(nn.Module):
+    """A transformer encoder, packed, in one call that reads no padding."""
+
+    def __init__(self, plain: TransformerEncoder) -> None:
+        super().__init__()
+        self.plain = plain
+        self.places = Places(plain.positions, plain.embedding.weight.shape[1])
+        self.layers = (stack.Layer * len(plain.layers))(*(_encoder_layer(layer) for layer in plain.layers))
+        self.stack = _stack(self.layers, plain, cast(Any, plain.layers[0]).attention.plain.num_heads)
+        self.most_rows = kernels.most_rows()
+
+    def forward(self, source: Tensor, mask: Tensor) -> Memory:
+        """source (B, S) ids, mask (B, S) -> Memory."""
+        lengths = mask.sum(1)
+        if int(lengths.sum()) > self.most_rows:
+            memory: Memory = self.plain(source, mask)
+            return memory
+        table, longest = self.places.until(source.shape[1]), source.shape[1]
+        bias = None
+        if table.pointers.bias:
+            bias = self.plain.positions.frame(torch.arange(longest), longest).bias
+        values = stack.encode(
+            self.stack, table.pointers, source.contiguous(), lengths, None if bias is None else bias.contiguous()
+        )
+        return Memory(values, mask, values.sum(1) / lengths.unsqueeze(1))
 
 
 class PackedDecoder(nn.Module):
@@ -54,8 +87,15 @@ class PackedDecoder(nn.Module):
         return self.plain.logits(features)
 
     def start(self, memory: Memory) -> DecodeState:
-        """One row for each source."""
-        return self.plain.start(memory)
+        """One row for each source; the memory's keys and values are projected into their slots."""
+        lengths = memory.mask.sum(1)
+        if int(lengths.sum()) > self.most_rows:
+            return self.plain.start(memory)
+        state = self.plain.empty(memory)
+        assert state.slots is not None
+        kept = state.slots.memory
+        stack.keep_memory(self.stack, memory.values.contiguous(), lengths, torch.tensor(kept.places), kept.slots.cache)
+        return state
 
     def step(self, state: DecodeState, tokens: Tensor) -> Tensor:
         """tokens (N,), the last of each row -> logits (N, V); the rows of `state` grow older by one."""
@@ -113,13 +153,23 @@ class Places:
         return Table(stack.Positions(*pointers, length), tensors)
 
 
-def _stack(layers: Any, plain: TransformerDecoder, heads: int) -> stack.Stack:
+def _stack(layers: Any, plain: TransformerEncoder | TransformerDecoder, heads: int) -> stack.Stack:
     """layers: an array of stack.Layer."""
     embedding: TokenEmbedding = plain.embedding
     width = embedding.weight.shape[1]
     return stack.Stack(
         *(width, heads, len(layers), layers, _norm(plain.norm)),
         *(embedding.weight.data_ptr(), float(width**0.5)),
+    )
+
+
+def _encoder_layer(layer: Any) -> stack.Layer:
+    attention = layer.attention.plain
+    return stack.Layer(
+        attention_norm=_norm(layer.attention_norm),
+        project=_linear(attention.project),
+        output=_linear(attention.output),
+        **_feed_forward(layer),
     )
 
 
