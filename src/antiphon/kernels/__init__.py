@@ -142,7 +142,7 @@ def arrange(weight: Tensor) -> tuple[Tensor, Tensor]:
     outputs, inputs = weight.shape
     filled = torch.zeros(-(-outputs // 64) * 64, inputs, dtype=torch.int8)
     filled[:outputs] = weight
-    arranged = filled.view(-1, 16, inputs // 4, 4).transpose(1, 2).contiguous()
+    arranged = filled.view(-1, 64, inputs // 4, 4).transpose(1, 2).contiguous()
     return arranged, 128 * filled.sum(1, dtype=torch.int32)
 
 

@@ -90,16 +90,20 @@ inline void turn(float* x, const float* cos, const float* sin, int64_t half) {
 }
 
 #ifdef __AVX512VNNI__
-// Sums of products of `Rows` rows of bytes with 4 x 16 channels, exact. Weights: for each 16 channels, for each 4 inputs,
-// 16 x 4 bytes; `block` bytes for 16 channels.
+// Sums of products of `Rows` rows of bytes with 64 channels, exact. Weights: for each 4 inputs, 64 x 4 bytes, so that
+// they are read in one stream. Meanwhile `pace` bytes an input of what comes next are fetched.
 template <int Rows>
-inline void multiply(const uint8_t* bits, int64_t inputs, const int8_t* weights, int64_t block, int32_t* sums) {
+inline void multiply(const uint8_t* bits, int64_t inputs, const int8_t* weights, const int8_t* next, int64_t pace,
+                     int32_t* sums) {
     __m512i sum[Rows][4];
     for (int r = 0; r < Rows; ++r)
         for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_setzero_si512();
     for (int64_t i = 0; i < inputs; i += 4) {
         __m512i weight[4];
-        for (int c = 0; c < 4; ++c) weight[c] = _mm512_loadu_si512(weights + c * block + i * 16);
+        for (int c = 0; c < 4; ++c) {
+            weight[c] = _mm512_loadu_si512(weights + i * 64 + c * 64);
+            __builtin_prefetch(next + (i + c) * pace, 0, 2);
+        }
         for (int r = 0; r < Rows; ++r) {
             int32_t four;
             std::memcpy(&four, bits + r * inputs + i, 4);
@@ -112,12 +116,12 @@ inline void multiply(const uint8_t* bits, int64_t inputs, const int8_t* weights,
 }
 
 template <int Rows>
-inline void multiply_any(int64_t rows, const uint8_t* bits, int64_t inputs, const int8_t* weights, int64_t block,
-                         int32_t* sums) {
+inline void multiply_any(int64_t rows, const uint8_t* bits, int64_t inputs, const int8_t* weights, const int8_t* next,
+                         int64_t pace, int32_t* sums) {
     if (rows == Rows)
-        multiply<Rows>(bits, inputs, weights, block, sums);
+        multiply<Rows>(bits, inputs, weights, next, pace, sums);
     else if constexpr (Rows > 1)
-        multiply_any<Rows - 1>(rows, bits, inputs, weights, block, sums);
+        multiply_any<Rows - 1>(rows, bits, inputs, weights, next, pace, sums);
 }
 #endif
 
@@ -336,12 +340,13 @@ void multiply_rows(const uint8_t* bits, const float* scales, int64_t rows, int64
                    float* out) {
 #ifdef __AVX512VNNI__
     int32_t sums[kRows * 64];
-    const int64_t block = inputs * 16;
+    const int64_t pace = 64 / ((rows + kRows - 1) / kRows);  // while all rows pass, the weights of the next channels
     for (int64_t o = 0; o < outputs; o += 64) {
         const int64_t width = outputs - o < 64 ? outputs - o : 64;
         for (int64_t first = 0; first < rows; first += kRows) {
             const int64_t count = rows - first < kRows ? rows - first : kRows;
-            multiply_any<kRows>(count, bits + first * inputs, inputs, weights + o * inputs, block, sums);
+            const int8_t* next = weights + (o + 64) * inputs + first / kRows * inputs * pace;
+            multiply_any<kRows>(count, bits + first * inputs, inputs, weights + o * inputs, next, pace, sums);
             for (int64_t r = 0; r < count; ++r) {
                 float* row = out + (first + r) * outputs + o;
                 for (int64_t i = 0; i < width; ++i)
