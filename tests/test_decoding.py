@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from laws.toys import FAMILIES, TableModel, random_model, random_source
 from torch import Tensor
 
+from antiphon import kernels
 from antiphon.config import GenerationConfig
 from antiphon.decoding import generate
-from antiphon.decoding.active import ActiveBatch, sample
+from antiphon.decoding.active import ActiveBatch
+from antiphon.decoding.candidates import candidates, sample
 from antiphon.decoding.generate import decode, decode_stream
 from antiphon.decoding.rules import repeats
 from antiphon.decoding.search import EOS, Hypothesis, make_search
@@ -320,3 +322,41 @@ def test_workers_stop_when_nobody_reads_on() -> None:
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("antiphon-decode")]
+
+
+def searches_of(shapes: list[tuple[int, int]], rows: random.Random, **settings: Any) -> list[Any]:
+    """A search of each beam size with so many live rows, whose scores are random."""
+    found = []
+    for beam_size, count in shapes:
+        search = make_search(GenerationConfig(beam_size=beam_size, **settings), 20)
+        search.live = [Hypothesis((5,), (-1.0,), -10 * rows.random()) for _ in range(count)]
+        found.append(search)
+    return found
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("vocab", [5, 70, 2000])
+def test_the_kernel_finds_the_candidates_that_torch_finds(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(1, 1), (4, 4), (2, 1), (5, 3)]
+    logits = 5 * torch.randn(9, vocab, generator=torch.Generator().manual_seed(vocab))
+    searches = searches_of(shapes, random.Random(1))
+    ours = candidates(logits.clone(), searches)
+    beside_ruled = candidates(
+        torch.cat([logits, logits[:1]]), searches + searches_of([(1, 1)], random.Random(2), min_length=3)
+    )
+    assert beside_ruled[:-1] == ours
+    assert beside_ruled[-1].tokens[0] != EOS
+    monkeypatch.setattr(kernels, "can_choose", lambda logits: False)
+    for mine, theirs in zip(ours, candidates(logits, searches), strict=True):
+        there = [value > -torch.inf for value in theirs.log_probs]
+        for name in ("rows", "tokens"):
+            kept = [one for one, real in zip(getattr(theirs, name), there, strict=True) if real]
+            assert getattr(mine, name) == kept[: len(getattr(mine, name))]
+            assert len(kept) == len(getattr(mine, name))
+        assert mine.log_probs == pytest.approx([v for v in theirs.log_probs if v > -torch.inf], abs=1e-5)
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+def test_logits_that_went_wrong_end_the_output() -> None:
+    (found,) = candidates(torch.full((1, 20), torch.nan), searches_of([(1, 1)], random.Random(1)))
+    assert (found.rows, found.tokens) == ([0], [EOS])

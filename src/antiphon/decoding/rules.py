@@ -12,20 +12,25 @@ from antiphon.decoding.search import Hypothesis, Search
 from antiphon.ids import BOS, EOS, PAD, UNK
 
 NEVER = [PAD, UNK, BOS]
+FIRST = max(NEVER) + 1  # the first token that may be chosen: those that may not are the first of every vocabulary
+
+
+def ruled(search: Search) -> bool:
+    """There is more that it may not choose."""
+    return bool(search.settings.min_length or search.settings.no_repeat_ngram or search.prefix)
 
 
 def forbid(log_probs: Tensor, searches: Sequence[Search]) -> None:
     """log_probs (N, V), rows in the order of the searches' live ones: puts -inf where a rule says no, in place."""
-    ruled = []
+    rows = []
     row = 0
     for search in searches:
-        settings = search.settings
-        if settings.min_length or settings.no_repeat_ngram or search.prefix:
-            ruled += [(row + place, search, hypothesis) for place, hypothesis in enumerate(search.live)]
+        if ruled(search):
+            rows += [(row + place, search, hypothesis) for place, hypothesis in enumerate(search.live)]
         row += len(search.live)
-    forced = {row: log_probs[row, token].clone() for row, token in _next_of_prefix(ruled)}
+    forced = {row: log_probs[row, token].clone() for row, token in _next_of_prefix(rows)}
     log_probs.index_fill_(1, torch.tensor(NEVER, device=log_probs.device), -torch.inf)
-    for row, search, hypothesis in ruled:
+    for row, search, hypothesis in rows:
         if row in forced:
             log_probs[row].fill_(-torch.inf)
             log_probs[row, search.prefix[len(hypothesis.tokens)]] = forced[row]
@@ -33,9 +38,9 @@ def forbid(log_probs: Tensor, searches: Sequence[Search]) -> None:
             _forbid_row(log_probs[row], search, hypothesis)
 
 
-def _next_of_prefix(ruled: Sequence[tuple[int, Search, Hypothesis]]) -> Iterator[tuple[int, int]]:
+def _next_of_prefix(rows: Sequence[tuple[int, Search, Hypothesis]]) -> Iterator[tuple[int, int]]:
     """(row, token) where a forced prefix goes on."""
-    for row, search, hypothesis in ruled:
+    for row, search, hypothesis in rows:
         age = len(hypothesis.tokens)
         if age < len(search.prefix):
             yield row, search.prefix[age]

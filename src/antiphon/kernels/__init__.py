@@ -13,18 +13,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+HERE = Path(__file__).parent
+SOURCES = [HERE / name for name in ("kernels.cpp", "stack.cpp", "kernels.h")]
 FLAGS = (
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros", "-fassociative-math"),
 )
-POINTER, SIZE = ctypes.c_void_p, ctypes.c_int64
+KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}
 SIGNATURES = {
     "quantize_rows": "pnnpp",
     "scale_rows": "pppnn",
@@ -33,7 +35,16 @@ SIGNATURES = {
     "feed_forward": "pnnnppppppppp",
     "attend_past": "pnnnppnppnpppnppp",
     "attend_memory": "pnnnppppnpp",
-    "attend_among": "pnnnnpppppp",
+    "attend_among": "pnnnnppppnpp",
+    "normalize_rows": "pppdnnp",
+    "embed_rows": "pdpppnnp",
+    "gate_rows": "pnnp",
+    "recur_rows": "pnnpp",
+    "log_softmax_rows": "pnn",
+    "best_tokens": "pnnnnppnppppp",
+    "step_decoder": "ppnppppnpppppp",
+    "encode": "ppnnpppp",
+    "keep_memory": "pnnpppp",
 }
 VECTOR = 16  # scores have room for whole vectors
 WIDEST_HEAD = 512
@@ -50,10 +61,10 @@ def library() -> ctypes.CDLL | None:
                 built = ctypes.CDLL(str(_build(Path(folder))))
         except (OSError, subprocess.SubprocessError):
             return None
-    built.can_multiply.restype = SIZE
+    built.can_multiply.restype = ctypes.c_int64
     for name, kinds in SIGNATURES.items():
         function = getattr(built, name)
-        function.argtypes = [POINTER if kind == "p" else SIZE for kind in kinds]
+        function.argtypes = [KINDS[kind] for kind in kinds]
         function.restype = None
     return built
 
@@ -61,7 +72,7 @@ def library() -> ctypes.CDLL | None:
 def _cached() -> ctypes.CDLL:
     """The kernels in the user's cache folder, built when they are not there."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "antiphon"
-    known = (SOURCE.read_bytes(), _compiler().encode(), " ".join(FLAGS).encode(), _processor())
+    known = (*(source.read_bytes() for source in SOURCES), _compiler().encode(), " ".join(FLAGS).encode(), _processor())
     file = folder / f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +84,7 @@ def _cached() -> ctypes.CDLL:
 def _build(folder: Path) -> Path:
     """The shared library, built in a folder. Raises an error of subprocess where the compiler fails."""
     file = folder / "kernels.so"
-    command = [_compiler(), *FLAGS, "-o", str(file), str(SOURCE)]
+    command = [_compiler(), *FLAGS, "-o", str(file), *(str(source) for source in SOURCES if source.suffix == ".cpp")]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return file
 
@@ -131,7 +142,7 @@ def arrange(weight: Tensor) -> tuple[Tensor, Tensor]:
     outputs, inputs = weight.shape
     filled = torch.zeros(-(-outputs // 64) * 64, inputs, dtype=torch.int8)
     filled[:outputs] = weight
-    arranged = filled.view(-1, 16, inputs // 4, 4).transpose(1, 2).contiguous()
+    arranged = filled.view(-1, 64, inputs // 4, 4).transpose(1, 2).contiguous()
     return arranged, 128 * filled.sum(1, dtype=torch.int32)
 
 
@@ -198,9 +209,69 @@ def attend_among(
     sources, longest, triple = qkv.shape
     out, scores = torch.empty(sources, longest, triple // 3), _scores(longest)
     turn = (None, None) if rotation is None else (rotation[0].data_ptr(), rotation[1].data_ptr())
-    places = (lengths.data_ptr(), *turn, _pointer(bias), scores.data_ptr(), out.data_ptr())
+    places = (lengths.data_ptr(), *turn, _pointer(bias), longest, scores.data_ptr(), out.data_ptr())
     _call().attend_among(qkv.data_ptr(), sources, longest, heads, triple // 3 // heads, *places)
     return out
+
+
+def embed_rows(table: Tensor, factor: float, waves: Tensor | None, tokens: Tensor, positions: Tensor) -> Tensor:
+    """tokens and their positions (N,), table (V, D) -> factor * table[token] + waves[position], (N, D)."""
+    out = torch.empty(len(tokens), table.shape[1])
+    places = (_pointer(waves), tokens.data_ptr(), positions.data_ptr())
+    _call().embed_rows(table.data_ptr(), factor, *places, *out.shape, out.data_ptr())
+    return out
+
+
+def normalize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The layer norm of x (N, D)."""
+    out = torch.empty(x.shape)
+    _call().normalize_rows(x.data_ptr(), weight.data_ptr(), bias.data_ptr(), eps, *x.shape, out.data_ptr())
+    return out
+
+
+def gate_rows(both: Tensor) -> Tensor:
+    """both (N, 2 x D): gates and what they let through -> gelu(gates) times that, (N, D)."""
+    out = torch.empty(both.shape[0], both.shape[1] // 2)
+    _call().gate_rows(both.data_ptr(), *out.shape, out.data_ptr())
+    return out
+
+
+def recur_rows(gates: Tensor, cells: Tensor) -> Tensor:
+    """gates (N, 2 x D): what is new, and what keeps the old, before its sigmoid; cells (N, D) are brought up to date
+    -> relu of them, (N, D)."""
+    out = torch.empty(cells.shape)
+    _call().recur_rows(gates.data_ptr(), *cells.shape, cells.data_ptr(), out.data_ptr())
+    return out
+
+
+def can_choose(logits: Tensor) -> bool:
+    """`log_softmax_rows` and `best_tokens` can read them."""
+    here = logits.device.type == "cpu" and logits.dtype == torch.float32 and logits.is_contiguous()
+    return here and library() is not None
+
+
+def log_softmax_rows(logits: Tensor) -> None:
+    """logits (N, V) become log-probabilities, in place."""
+    _call().log_softmax_rows(logits.data_ptr(), *logits.shape)
+
+
+def best_tokens(
+    x: Tensor, raw: bool, first: int, counts: Sequence[int], widths: Sequence[int], scores: Sequence[float]
+) -> list[tuple[list[int], list[int], list[float]]]:
+    """x (N, V), log-probabilities, or logits if raw: the rows of searches, `counts` of each -> for each search the
+    widths[s] best, by the scores of its rows plus theirs: rows of the search, tokens, log-probabilities, best first.
+    Tokens below `first` are never chosen."""
+    searches, widest = len(counts), max(widths)
+    found = (ctypes.c_int64 * searches)()
+    rows, tokens = ((ctypes.c_int64 * (searches * widest))() for _ in range(2))
+    log_probs = (ctypes.c_float * (searches * widest))()
+    given = ((ctypes.c_int64 * searches)(*counts), (ctypes.c_int64 * searches)(*widths))
+    _call().best_tokens(
+        *(x.data_ptr(), x.shape[1], first, raw, searches, *given, widest),
+        *((ctypes.c_double * len(scores))(*scores), found, rows, tokens, log_probs),
+    )
+    places = [slice(start, start + count) for start, count in zip(range(0, len(rows), widest), found, strict=True)]
+    return [(rows[place], tokens[place], log_probs[place]) for place in places]
 
 
 def _call() -> ctypes.CDLL:

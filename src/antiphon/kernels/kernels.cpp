@@ -3,8 +3,9 @@
 // Rows are float32 and lie one after the other; a row's result depends on that row alone. Plain loops that a compiler
 // turns into vector instructions: built for the processor at hand by kernels/__init__.py, which says what each does.
 
+#include "kernels.h"
+
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 #ifdef __AVX512VNNI__
@@ -19,6 +20,7 @@ constexpr int64_t kMaxWidth = 512;  // of a head
 constexpr int64_t kVector = 16;      // floats in a vector
 constexpr int64_t kRows = 6;          // multiplied at once: their sums fill the registers
 constexpr int64_t kPart = 96;         // rows of a feed-forward layer at once
+constexpr int64_t kBlock = 64;       // logits that are looked at again if their largest is good enough
 constexpr int64_t kLine = 32;        // bfloat16 in a line of the cache
 
 // exp with a relative error of about 1e-7: 2^whole by its bits, 2^fraction by a polynomial (Taylor, |f| <= 1/2).
@@ -88,16 +90,20 @@ inline void turn(float* x, const float* cos, const float* sin, int64_t half) {
 }
 
 #ifdef __AVX512VNNI__
-// Sums of products of `Rows` rows of bytes with 4 x 16 channels, exact. Weights: for each 16 channels, for each 4 inputs,
-// 16 x 4 bytes; `block` bytes for 16 channels.
+// Sums of products of `Rows` rows of bytes with 64 channels, exact. Weights: for each 4 inputs, 64 x 4 bytes, so that
+// they are read in one stream. Meanwhile `pace` bytes an input of what comes next are fetched.
 template <int Rows>
-inline void multiply(const uint8_t* bits, int64_t inputs, const int8_t* weights, int64_t block, int32_t* sums) {
+inline void multiply(const uint8_t* bits, int64_t inputs, const int8_t* weights, const int8_t* next, int64_t pace,
+                     int32_t* sums) {
     __m512i sum[Rows][4];
     for (int r = 0; r < Rows; ++r)
         for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_setzero_si512();
     for (int64_t i = 0; i < inputs; i += 4) {
         __m512i weight[4];
-        for (int c = 0; c < 4; ++c) weight[c] = _mm512_loadu_si512(weights + c * block + i * 16);
+        for (int c = 0; c < 4; ++c) {
+            weight[c] = _mm512_loadu_si512(weights + i * 64 + c * 64);
+            __builtin_prefetch(next + (i + c) * pace, 0, 2);
+        }
         for (int r = 0; r < Rows; ++r) {
             int32_t four;
             std::memcpy(&four, bits + r * inputs + i, 4);
@@ -110,12 +116,12 @@ inline void multiply(const uint8_t* bits, int64_t inputs, const int8_t* weights,
 }
 
 template <int Rows>
-inline void multiply_any(int64_t rows, const uint8_t* bits, int64_t inputs, const int8_t* weights, int64_t block,
-                         int32_t* sums) {
+inline void multiply_any(int64_t rows, const uint8_t* bits, int64_t inputs, const int8_t* weights, const int8_t* next,
+                         int64_t pace, int32_t* sums) {
     if (rows == Rows)
-        multiply<Rows>(bits, inputs, weights, block, sums);
+        multiply<Rows>(bits, inputs, weights, next, pace, sums);
     else if constexpr (Rows > 1)
-        multiply_any<Rows - 1>(rows, bits, inputs, weights, block, sums);
+        multiply_any<Rows - 1>(rows, bits, inputs, weights, next, pace, sums);
 }
 #endif
 
@@ -198,6 +204,56 @@ inline void attend_any(const float* query, Past past, int64_t length, int64_t wi
         attend<0>(query, past, length, width, bias, scores, out);
 }
 
+// The number that logits are above their log-probabilities.
+__attribute__((noinline)) double normalizer(const float* x, int64_t width, float largest) {
+    float total = 0.0f;
+    for (int64_t i = 0; i < width; ++i) total += fast_exp(x[i] - largest);
+    return static_cast<double>(largest) + std::log(static_cast<double>(total));
+}
+
+inline float largest_of(const float* x, int64_t width) {
+    float largest = x[0];
+    for (int64_t i = 0; i < width; ++i) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+// The best continuations of one search, best first; the first found of equal ones.
+struct Best {
+    int64_t room, count;
+    double* scores;
+    int64_t *rows, *tokens;
+    float* log_probs;
+
+    double worst() const { return count < room ? -1.7e308 : scores[count - 1]; }
+    void put(double score, int64_t row, int64_t token, float log_prob) {
+        int64_t place = count < room ? count++ : count - 1;
+        for (; place > 0 && scores[place - 1] < score; --place) {
+            scores[place] = scores[place - 1];
+            rows[place] = rows[place - 1];
+            tokens[place] = tokens[place - 1];
+            log_probs[place] = log_probs[place - 1];
+        }
+        scores[place] = score;
+        rows[place] = row;
+        tokens[place] = token;
+        log_probs[place] = log_prob;
+    }
+};
+
+// Puts in what is good enough of one row, x (V,), from token `first` on; maxima: of its blocks.
+inline void put_row(const float* x, int64_t vocab, int64_t first, const float* maxima, double normal, double score,
+                    int64_t row, Best& best) {
+    for (int64_t start = first; start < vocab; start += kBlock) {
+        const float highest = static_cast<float>(maxima[(start - first) / kBlock] - normal);
+        if (score + highest <= best.worst()) continue;
+        const int64_t end = start + kBlock < vocab ? start + kBlock : vocab;
+        for (int64_t i = start; i < end; ++i) {
+            const float log_prob = static_cast<float>(x[i] - normal);
+            if (score + log_prob > best.worst()) best.put(score + log_prob, row, i, log_prob);
+        }
+    }
+}
+
 // Room that a thread keeps for what lies between two products.
 template <typename Number>
 inline Number* room(std::vector<Number>& kept, int64_t count) {
@@ -208,6 +264,31 @@ inline Number* room(std::vector<Number>& kept, int64_t count) {
 }  // namespace
 
 extern "C" {
+
+// Two passes, so that no product is fused with the sum after it: torch's operators do not.
+void embed_rows(const float* table, double factor, const float* waves, const int64_t* tokens, const int64_t* positions,
+                int64_t rows, int64_t width, float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        float* row = out + r * width;
+        const float* token = table + tokens[r] * width;
+        for (int64_t i = 0; i < width; ++i) row[i] = token[i] * static_cast<float>(factor);
+        if (waves)
+            for (int64_t i = 0; i < width; ++i) row[i] += waves[positions[r] * width + i];
+    }
+}
+
+void normalize_rows(const float* x, const float* weight, const float* bias, double eps, int64_t rows, int64_t width,
+                    float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        const float* row = x + r * width;
+        float sum = 0.0f, squares = 0.0f;
+        for (int64_t i = 0; i < width; ++i) sum += row[i];
+        const float mean = sum / static_cast<float>(width);
+        for (int64_t i = 0; i < width; ++i) squares += (row[i] - mean) * (row[i] - mean);
+        const float factor = 1.0f / std::sqrt(squares / static_cast<float>(width) + static_cast<float>(eps));
+        for (int64_t i = 0; i < width; ++i) out[r * width + i] = (row[i] - mean) * factor * weight[i] + bias[i];
+    }
+}
 
 void quantize_rows(const float* x, int64_t rows, int64_t width, uint8_t* bits, float* scales) {
     for (int64_t r = 0; r < rows; ++r) quantize(x + r * width, width, bits + r * width, scales + r);
@@ -227,6 +308,25 @@ void gelu_quantize_rows(float* sums, const float* scales, const float* bias, int
     }
 }
 
+void gate_rows(const float* both, int64_t rows, int64_t inner, float* out) {
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < inner; ++i)
+            out[r * inner + i] = gelu(both[2 * r * inner + i]) * both[(2 * r + 1) * inner + i];
+}
+
+void recur_rows(const float* gates, int64_t rows, int64_t width, float* cells, float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        const float *now = gates + 2 * r * width, *forget = now + width;
+        float *cell = cells + r * width, *row = out + r * width;
+        for (int64_t i = 0; i < width; ++i) {
+            const float kept = 1.0f / (1.0f + fast_exp(-forget[i]));
+            const float next = now[i] + kept * (cell[i] - now[i]);
+            cell[i] = next;
+            row[i] = next > 0.0f ? next : 0.0f;
+        }
+    }
+}
+
 int64_t can_multiply() {
 #ifdef __AVX512VNNI__
     return 1;
@@ -240,12 +340,13 @@ void multiply_rows(const uint8_t* bits, const float* scales, int64_t rows, int64
                    float* out) {
 #ifdef __AVX512VNNI__
     int32_t sums[kRows * 64];
-    const int64_t block = inputs * 16;
+    const int64_t pace = 64 / ((rows + kRows - 1) / kRows);  // while all rows pass, the weights of the next channels
     for (int64_t o = 0; o < outputs; o += 64) {
         const int64_t width = outputs - o < 64 ? outputs - o : 64;
         for (int64_t first = 0; first < rows; first += kRows) {
             const int64_t count = rows - first < kRows ? rows - first : kRows;
-            multiply_any<kRows>(count, bits + first * inputs, inputs, weights + o * inputs, block, sums);
+            const int8_t* next = weights + (o + 64) * inputs + first / kRows * inputs * pace;
+            multiply_any<kRows>(count, bits + first * inputs, inputs, weights + o * inputs, next, pace, sums);
             for (int64_t r = 0; r < count; ++r) {
                 float* row = out + (first + r) * outputs + o;
                 for (int64_t i = 0; i < width; ++i)
@@ -331,7 +432,8 @@ void attend_memory(const float* queries, int64_t rows, int64_t heads, int64_t wi
 }
 
 void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, int64_t width, const int64_t* lengths,
-                  const float* cos, const float* sin, const float* bias, float* scores, float* out) {
+                  const float* cos, const float* sin, const float* bias, int64_t bias_length, float* scores,
+                  float* out) {
     const int64_t model = heads * width;
     for (int64_t b = 0; b < sources; ++b) {
         float* first = qkv + b * longest * 3 * model;
@@ -346,11 +448,48 @@ void attend_among(float* qkv, int64_t sources, int64_t longest, int64_t heads, i
                 float* place = out + (b * longest + t) * model + h * width;
                 if (t < lengths[b])
                     attend_any(first + t * 3 * model + h * width, Line<float>{keys, keys + model, 3 * model}, lengths[b], width,
-                               bias ? bias + (h * longest + t) * longest : nullptr, scores, place);
+                               bias ? bias + (h * bias_length + t) * bias_length : nullptr, scores, place);
                 else
                     std::memset(place, 0, width * sizeof(float));
             }
         }
+    }
+}
+
+void round_rows(const float* x, int64_t rows, int64_t stride, int64_t width, uint16_t* out) {
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < width; ++i) out[r * width + i] = to_bfloat16(x[r * stride + i]);
+}
+
+void log_softmax_rows(float* logits, int64_t rows, int64_t vocab) {
+    for (int64_t r = 0; r < rows; ++r) {
+        float* x = logits + r * vocab;
+        const double normal = normalizer(x, vocab, largest_of(x, vocab));
+        for (int64_t i = 0; i < vocab; ++i) x[i] = static_cast<float>(x[i] - normal);
+    }
+}
+
+void best_tokens(const float* x, int64_t vocab, int64_t first, int64_t raw, int64_t searches, const int64_t* counts,
+                 const int64_t* widths, int64_t widest, const double* scores, int64_t* found, int64_t* rows,
+                 int64_t* tokens, float* log_probs) {
+    thread_local std::vector<float> kept_maxima;
+    thread_local std::vector<double> kept_scores;
+    const int64_t blocks = (vocab - first + kBlock - 1) / kBlock;
+    float* maxima = room(kept_maxima, blocks);
+    for (int64_t s = 0; s < searches; ++s) {
+        Best best{widths[s], 0, room(kept_scores, widest), rows + s * widest, tokens + s * widest, log_probs + s * widest};
+        for (int64_t r = 0; r < counts[s]; ++r, x += vocab, ++scores) {
+            float largest = first ? largest_of(x, first) : x[0];
+            for (int64_t b = 0; b < blocks; ++b) {
+                const int64_t start = first + b * kBlock;
+                maxima[b] = largest_of(x + start, vocab - start < kBlock ? vocab - start : kBlock);
+                largest = maxima[b] > largest ? maxima[b] : largest;
+            }
+            const double normal = raw ? normalizer(x, vocab, largest) : 0.0;
+            put_row(x, vocab, first, maxima, normal, *scores, r, best);
+            if (!best.count) best.put(*scores, r, first, static_cast<float>(x[first] - normal));  // numbers gone wrong
+        }
+        found[s] = best.count;
     }
 }
 

@@ -67,13 +67,17 @@ class PastSlots:
 
     def advance(self, ages: Sequence[int]) -> None:
         """Makes room for each row's token at its age, and puts that on its path."""
-        self.length = length = max(self.length, max(ages) + 1)
+        self.reserve(max(ages) + 1)
+        self.paths.scatter_(1, torch.tensor(ages).unsqueeze(1), torch.tensor(self.held).unsqueeze(1))
+
+    def reserve(self, length: int) -> None:
+        """Makes room for so many tokens of each row."""
+        self.length = length = max(self.length, length)
         self.slots.reserve(0, length)
         if self.paths.shape[1] < length:
             paths = self.paths.new_zeros(len(self.paths), self.slots.cache.shape[2])
             paths[:, : self.paths.shape[1]] = self.paths
             self.paths = paths
-        self.paths.scatter_(1, torch.tensor(ages).unsqueeze(1), torch.tensor(self.held).unsqueeze(1))
 
     def select(self, rows: Sequence[int], owner: Sequence[int], kept: Sequence[int]) -> None:
         """Row i goes on from today's row rows[i], for the source kept[owner[i]]."""
@@ -114,16 +118,16 @@ class PastSlots:
 class MemorySlots:
     """Of the memory: for B sources, in the order of a DecodeState's."""
 
-    def __init__(self, slots: Slots, projected: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """projected: of each layer, keys and values (B, H, S, K)."""
-        keys = projected[0][0]
-        slots.reserve(len(keys), keys.shape[2])
+    def __init__(self, slots: Slots, num_sources: int, length: int) -> None:
+        slots.reserve(num_sources, length)
         self.slots = slots
-        self.places = slots.take(len(keys))  # the first ones: nobody has taken any yet
-        self.length = keys.shape[2]  # of the longest source, ever
-        for index, layer in enumerate(projected):
-            for cache, new in zip(slots.layer(index), layer, strict=True):
-                cache[: len(keys), : self.length] = new.transpose(1, 2)
+        self.places = slots.take(num_sources)  # the first ones: nobody has taken any yet
+        self.length = length  # of the longest source, ever
+
+    def write(self, index: int, keys: Tensor, values: Tensor) -> None:
+        """Of layer `index`, keys and values (B, H, S, K), while these are its first sources."""
+        for cache, new in zip(self.slots.layer(index), (keys, values), strict=True):
+            cache[: len(new), : self.length] = new.transpose(1, 2)
 
     def select(self, kept: Sequence[int]) -> None:
         stay = set(kept)

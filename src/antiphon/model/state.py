@@ -56,6 +56,8 @@ class DecodeState:
 
         A source without rows leaves. This state is used up: what does not move stays in its tensors.
         """
+        if len(rows) == self.num_rows and all(new == old for new, old in enumerate(rows)):
+            return self
         owners = [self.owner[row] for row in rows]
         kept = list(dict.fromkeys(owners))
         place = {source: new for new, source in enumerate(kept)}

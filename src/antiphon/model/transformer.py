@@ -136,21 +136,31 @@ class TransformerDecoder(nn.Module):
 
     def start(self, memory: Memory) -> DecodeState:
         """One row for each source; the memory's keys and values are projected here, once."""
-        projected = [layer.cross.project(memory.values) for layer in self.layers]  # type: ignore[union-attr, operator]
+        state = self.empty(memory)
+        for index, layer in enumerate(self.layers):
+            keys, values = layer.cross.project(memory.values)  # type: ignore[union-attr, operator]
+            if state.slots is not None:
+                state.slots.memory.write(index, keys, values)
+            else:
+                state.shared |= {f"memory_key{index}": keys.contiguous(), f"memory_value{index}": values.contiguous()}
+        return state
+
+    def empty(self, memory: Memory) -> DecodeState:
+        """One row for each source, and no keys or values of the memory yet."""
         lengths = memory.mask.sum(1).tolist()
         shared, ragged = {"mask": memory.mask}, {"mask": 1}
         past: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
             past |= layer.attention.start(index, memory.values)  # type: ignore[union-attr, operator]
-        if self.in_slots:
-            _, heads, _, width = projected[0][0].shape
-            kinds = (Slots(len(projected), heads, width) for _ in range(2))
-            slots = KeyValues(PastSlots(next(kinds), len(lengths)), MemorySlots(next(kinds), projected))
-            return DecodeState(shared, past, lengths, ragged, slots=slots)
-        for index, (keys, values) in enumerate(projected):
-            shared |= {f"memory_key{index}": keys.contiguous(), f"memory_value{index}": values.contiguous()}
             ragged |= {f"{name}{index}": 2 for name in ("memory_key", "memory_value", "key", "value")}
-        return DecodeState(shared, past, lengths, ragged)
+        if not self.in_slots:
+            return DecodeState(shared, past, lengths, ragged)
+        cross = self.layers[0].cross
+        kinds = (Slots(len(self.layers), cross.num_heads, cross.head_width) for _ in range(2))  # type: ignore[union-attr, arg-type]
+        slots = KeyValues(
+            PastSlots(next(kinds), len(lengths)), MemorySlots(next(kinds), len(lengths), memory.mask.shape[1])
+        )
+        return DecodeState(shared, past, lengths, ragged, slots=slots)
 
     def step(self, state: DecodeState, tokens: Tensor) -> Tensor:
         """tokens (N,), the last of each row -> logits (N, V); the rows of `state` grow older by one."""
