@@ -246,6 +246,7 @@ class _ProcessMember(_Member):
         super().__init__(hosted)
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._unsent: list[Request | Call | int] = []
         self._started: asyncio.Future[None] | None = None
         self._closing = False
         self._failures = 0
@@ -278,6 +279,7 @@ class _ProcessMember(_Member):
         if self._restart is not None:
             self._restart.cancel()
         if self._process is not None and self._process.poll() is None:
+            self._flush()
             self._send(CLOSE)
             try:
                 await asyncio.wait_for(asyncio.to_thread(self._process.wait), CLOSING_SECONDS)
@@ -286,7 +288,15 @@ class _ProcessMember(_Member):
         self._drop_pipe()
 
     def send(self, message: Request | Call | int) -> None:
-        self._send(message)
+        """All that comes in one turn of the loop goes at once: a message wakes the engine up."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(message)
+
+    def _flush(self) -> None:
+        if self._unsent:
+            unsent, self._unsent = self._unsent, []
+            self._send(unsent)
 
     def _send(self, message: Message | Hosted) -> None:
         try:

@@ -1,8 +1,8 @@
 """An engine in a process of its own, told what to do over a pipe: `python -m antiphon.engine DESCRIPTOR`.
 
-It gets Hosted first, answers Ready or Broken, and then gets requests, calls and ids to cancel, and answers with
-deliveries. It ends when told to, or when the pipe does: whoever began it is gone then. Signals are for those who began
-it, which end it in their own time.
+It gets Hosted first, answers Ready or Broken, and then gets lists of requests, calls and ids to cancel, and answers
+with deliveries. It ends when told to, or when the pipe does: whoever began it is gone then. Signals are for those who
+began it, which end it in their own time.
 """
 
 import logging
@@ -47,7 +47,7 @@ class Broken:
     reason: str
 
 
-Message = Request | Call | int | None
+Message = list[Request | Call | int] | None  # of ids to cancel
 Answer = Ready | Broken | tuple[list[Delivery], Statistics]
 
 
@@ -82,11 +82,12 @@ def _serve(pipe: Connection) -> None:
         return
     pipe.send(Ready())
     engine.start()
-    while (message := pipe.recv()) is not CLOSE:
-        if isinstance(message, Request):
-            engine.submit(message)
-        elif isinstance(message, Call):
-            engine.call(message)
-        else:
-            engine.cancel(message)
+    while (messages := pipe.recv()) is not CLOSE:
+        for message in messages:
+            if isinstance(message, Request):
+                engine.submit(message)
+            elif isinstance(message, Call):
+                engine.call(message)
+            else:
+                engine.cancel(message)
     engine.close()
