@@ -5,6 +5,7 @@ with deliveries. It ends when told to, or when the pipe does: whoever began it i
 began it, which end it in their own time.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -80,6 +81,8 @@ def _serve(pipe: Connection) -> None:
     except (ValueError, OSError) as error:
         pipe.send(Broken(str(error)))
         return
+    gc.collect()
+    gc.freeze()  # what is there now stays: no request shall wait until all of it is looked through
     pipe.send(Ready())
     engine.start()
     while (messages := pipe.recv()) is not CLOSE:
