@@ -41,7 +41,8 @@ def _best_by_kernel(x: Tensor, searches: Sequence[Search], raw: bool) -> list[Ca
     widths = [_width(search) for search in searches]
     counts = [len(search.live) for search in searches]
     scores = [hypothesis.score for search in searches for hypothesis in search.live]
-    return [Candidates(*found) for found in kernels.best_tokens(x, raw, FIRST, counts, widths, scores)]
+    first = FIRST if raw else 0  # a prefix may force what else is never chosen
+    return [Candidates(*found) for found in kernels.best_tokens(x, raw, first, counts, widths, scores)]
 
 
 def _width(search: Search) -> int:

@@ -85,7 +85,19 @@ class Engine:
 
     def _run(self) -> None:
         while not (self._closing and self._is_idle):
-            self.step()
+            try:
+                self.step()
+            except Exception:
+                self._start_over()
+
+    def _start_over(self) -> None:
+        """There is a mistake in the engine that nobody foresaw: what ran and waited has failed, and what comes next is
+        answered."""
+        log.exception("the engine failed, and with it %d requests; it goes on with those that come", len(self._lane_of))
+        self._lanes = {name: lane.emptied() for name, lane in self._lanes.items()}
+        self._told += [(id, FAILED) for id in self._lane_of]
+        self._lane_of.clear()
+        self._hand_out()
 
     @property
     def _is_idle(self) -> bool:
@@ -107,6 +119,7 @@ class Engine:
         lane.add(request)
 
     def _cancel(self, id: int) -> None:
+        self._told = [delivery for delivery in self._told if delivery[0] != id]
         lane = self._lane_of.pop(id, None)
         if lane is not None:
             lane.cancel(id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from antiphon.decoding.active import ActiveBatch, StepModel
-from antiphon.decoding.search import Search, make_search
+from antiphon.decoding.search import BeamSearch, Sampling, make_search
 from antiphon.engine.request import Event, Failure, Finished, Progress, Request, Statistics, Times
 from antiphon.engine.scheduler import Limits, Scheduler
 
@@ -29,7 +29,7 @@ class _Run:
     """A request that runs: its search, when things happened to it, and how many of its tokens were handed out."""
 
     request: Request
-    search: Search
+    search: BeamSearch | Sampling
     came: float
     encoded: float = 0.0
     first: float = 0.0
@@ -64,6 +64,12 @@ class Lane:
             tokens=self._tokens(),
         )
 
+    def emptied(self) -> "Lane":
+        """One that has done what this one has, and has nothing to do."""
+        lane = Lane(self._model, self._scheduler.limits, self._tell)
+        lane._done = self._done
+        return lane
+
     def add(self, request: Request) -> None:
         refusal = self._scheduler.refusal(request)
         if refusal:
@@ -92,6 +98,11 @@ class Lane:
     def _tokens(self) -> int:
         return sum(run.request.tokens for run in self._runs.values())
 
+    def _rows(self) -> int:
+        """Those that the running requests may still come to have, which are more than they have now: a beam begins with
+        one, and has one again where a prefix is forced on it."""
+        return sum(run.request.rows - len(run.search.finished) for run in self._runs.values())
+
     def _drop_late(self) -> None:
         now = time.monotonic()
         late = [run for run in self._runs.values() if run.request.deadline is not None and run.request.deadline <= now]
@@ -103,8 +114,9 @@ class Lane:
             self._tell(request.id, LATE)
 
     def _admit(self) -> None:
-        rows = self._batch.num_rows
-        chosen = self._scheduler.admit(rows, self._tokens() if rows else 0, time.monotonic())
+        if not self._scheduler:
+            return
+        chosen = self._scheduler.admit(self._rows(), self._tokens(), time.monotonic())
         if not chosen:
             return
         runs = [_Run(request, _search(request), self._came.pop(request.id)) for request in chosen]
@@ -159,6 +171,10 @@ class Lane:
     def _finish(self, run: _Run, now: float) -> None:
         del self._runs[run.request.id]
         hypotheses = run.search.results()
+        if not hypotheses:
+            log.error("the model has no output for request %d: are its weights numbers?", run.request.id)
+            self._tell(run.request.id, FAILED)
+            return
         generated = self._done.generated + sum(len(hypothesis.tokens) for hypothesis in hypotheses)
         self._done = replace(self._done, generated=generated)
         self._tell(run.request.id, Finished(hypotheses, Times(run.came, run.encoded, run.first, now)))
@@ -181,7 +197,7 @@ class Lane:
         log.exception("the model failed at a step of %d requests; each is run again alone", len(runs))
         self._batch = ActiveBatch(self._model)
         for run in runs:
-            run.search, run.encoded = _search(run.request), 0.0
+            run.search, run.encoded, run.first = _search(run.request), 0.0, 0.0
             self._suspects.append(run)
 
     def _fail(self, run: _Run) -> None:
@@ -197,14 +213,13 @@ class Lane:
             batch.drop(run.search)
 
 
-def settled(search: Search) -> tuple[int, ...]:
+def settled(search: BeamSearch | Sampling) -> tuple[int, ...]:
     """The tokens that its answer will begin with, whatever comes: those common to all hypotheses, live and ended."""
-    finished = getattr(search, "finished", ())
-    tokens: list[tuple[int, ...]] = [hypothesis.tokens for hypothesis in (*search.live, *finished)]
+    tokens = [hypothesis.tokens for hypothesis in (*search.live, *search.finished)]
     if len(tokens) == 1:
         return tokens[0]
     return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*tokens, strict=False)))
 
 
-def _search(request: Request) -> Search:
+def _search(request: Request) -> BeamSearch | Sampling:
     return make_search(request.settings, request.max_length, request.prefix)

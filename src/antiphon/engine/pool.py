@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOST = Failure("lost", "the engine ended while it worked on this request; ask again.")
+LATE = Failure("late", "the engine did not answer, and its deadline passed; ask again later.")
+SILENT_SECONDS = 5.0  # that an engine may be silent of a request whose deadline has passed
 LONGEST_PAUSE = 30.0  # seconds before an engine that dies again and again is begun again
 CLOSING_SECONDS = 10.0  # that an engine without work may take to end
 CALL_TOKENS = 256  # what a call counts as
@@ -53,6 +56,7 @@ class Ticket:
         self.id = id
         self.tokens = tokens
         self.ended = False
+        self.timer: asyncio.TimerHandle | None = None  # set for one that has a deadline
         self._cancel = cancel
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -179,6 +183,9 @@ class _Member(ABC):
     def submit(self, asked: Request | Call, id: int, tokens: int) -> Ticket:
         ticket = self.tickets[id] = Ticket(id, tokens, self._cancel)
         self.load += tokens
+        if isinstance(asked, Request) and asked.deadline is not None:
+            seconds = asked.deadline - time.monotonic() + SILENT_SECONDS
+            ticket.timer = asyncio.get_running_loop().call_later(seconds, self._give_up_waiting, ticket)
         self.send(asked)
         return ticket
 
@@ -202,8 +209,15 @@ class _Member(ABC):
             self._forget(ticket)
             self.send(ticket.id)
 
+    def _give_up_waiting(self, ticket: Ticket) -> None:
+        """The engine hangs, or it would have told that the request is late."""
+        ticket.put(LATE)
+        self._cancel(ticket)
+
     def _forget(self, ticket: Ticket) -> None:
         del self.tickets[ticket.id]
+        if ticket.timer is not None:
+            ticket.timer.cancel()
         self.load -= ticket.tokens
 
 
@@ -284,7 +298,7 @@ class _ProcessMember(_Member):
             try:
                 await asyncio.wait_for(asyncio.to_thread(self._process.wait), CLOSING_SECONDS)
             except TimeoutError:
-                self._process.kill()
+                await self._bury()
         self._drop_pipe()
 
     def send(self, message: Request | Call | int) -> None:
@@ -347,10 +361,17 @@ class _ProcessMember(_Member):
             log.error("an engine process ended by itself; another begins in %.2f seconds", pause)
             await asyncio.sleep(pause)
             try:
+                await self._bury()
                 await self.start()
                 return
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 log.error("%s", error)
+
+    async def _bury(self) -> None:
+        """Ends what is left of a process whose pipe has ended, so that it holds no memory beside the next."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
 
     def _drop_pipe(self) -> None:
         if self._pipe is not None:
