@@ -1,5 +1,6 @@
 """`antiphon serve`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,15 +24,42 @@ def serve(
     ] = None,
     device: Device = "cpu",
     precision: PrecisionFlag = Precision.auto,
+    api_keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who may ask: API keys, in TOML.", show_default="everybody")
+    ] = None,
+    max_outstanding: Annotated[
+        int, typer.Option(help="Requests that may wait or run at once; more are told to come again.", min=1)
+    ] = 512,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a request is given up.", min=0.001)] = 60.0,
+    max_body: Annotated[int, typer.Option(help="Bytes that the body of a request may have.", min=1)] = 1 << 20,
+    drain_seconds: Annotated[
+        float, typer.Option(help="Seconds that requests have to end after the first Ctrl-C or SIGTERM.", min=0)
+    ] = 30.0,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Whose web pages may ask; may be given again.", show_default="nobody's"),
+    ] = None,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Texts and outputs stand in the log.")] = False,
+    otel: Annotated[
+        bool, typer.Option("--otel", help="Send spans to the collector that OpenTelemetry's variables name.")
+    ] = False,
 ) -> None:
-    """Answer over HTTP: POST /v1/generate, GET /healthz, and the API's own page at /docs."""
+    """Answer over HTTP: POST /v1/generate, GET /healthz and /metrics, and the API's own page at /docs."""
     from antiphon.serving.server import run_server
-    from antiphon.serving.settings import ServerSettings, best_workers, runs_by_name
+    from antiphon.serving.settings import best_workers, runs_by_name, server_settings
 
-    settings = ServerSettings(
+    settings = server_settings(
         runs=runs_by_name(runs),
         device=device,
         precision=precision.value,
         workers=best_workers(device) if workers is None else workers,
+        api_keys=api_keys,
+        max_outstanding=max_outstanding,
+        timeout=timeout,
+        max_body=max_body,
+        drain_seconds=drain_seconds,
+        cors_origins=tuple(cors_origin or ()),
+        log_texts=log_texts,
+        trace=otel,
     )
     run_server(settings, host, port)

@@ -1,24 +1,37 @@
 """The application: models behind every dialect. `create_app` is what servers and replicas call."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
-from antiphon.serving.api import native
+from antiphon.serving.account import Account
+from antiphon.serving.api import kserve, libretranslate, native, openai, operation
+from antiphon.serving.errors import RefusedError, from_validation
+from antiphon.serving.keys import VARIABLE, Keys
+from antiphon.serving.logs import log_request
+from antiphon.serving.metrics import Metrics
+from antiphon.serving.middleware import middleware
+from antiphon.serving.middleware.tracing import close, make_provider
+from antiphon.serving.middleware.traffic import Traffic
+from antiphon.serving.refusals import refusal
 from antiphon.serving.service import Service
 from antiphon.serving.settings import ServerSettings
-
-log = logging.getLogger(__name__)
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
     """The service of some models. It is ready a little after it has begun: `/readyz` tells. Raises ValueError for a
-    model folder that is none."""
+    model folder that is none, and for keys that cannot be used. app.state.failure is why its models could not be had.
+    """
     service = Service(settings)
+    keys = Keys(settings.api_keys, os.environ.get(VARIABLE))
+    metrics, traffic = Metrics(service), Traffic()
+    provider = make_provider(settings.trace)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -27,27 +40,46 @@ def create_app(settings: ServerSettings) -> FastAPI:
         yield
         starting.cancel()
         await service.pool.close()
+        if provider is not None:
+            await asyncio.to_thread(close, provider)
 
-    app = FastAPI(title="Antiphon", description="Answers of encoder-decoder models.", lifespan=lifespan)
-    app.state.service = service
+    books: list[Callable[[Account], None]] = [partial(log_request, texts=settings.log_texts), metrics.record]
+    app = FastAPI(
+        title="Antiphon",
+        description="Answers of encoder-decoder models.",
+        lifespan=lifespan,
+        middleware=middleware(service, keys, traffic, books, provider),
+        docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours, where they are wanted, tell more
+    )
+    app.state.service, app.state.traffic = service, traffic
     app.state.failure = None
+    for kind in (HTTPException, RequestValidationError, RefusedError):
+        app.add_exception_handler(kind, _refused)
+    app.include_router(operation.router(service, metrics, app.openapi))
     app.include_router(native.router(service))
-
-    @app.get("/healthz", tags=["operation"])
-    def healthz() -> dict[str, object]:
-        """The process is alive."""
-        return {"status": "ok", "models": list(service.sides)}
-
-    @app.get("/readyz", tags=["operation"])
-    def readyz() -> JSONResponse:
-        """200 when requests are answered, 503 while models load or the server stops."""
-        status = "ready" if service.is_ready else "stopping" if service.draining else "loading"
-        return JSONResponse({"status": status}, 200 if service.is_ready else 503)
-
+    app.include_router(openai.router(service))
+    app.include_router(libretranslate.router(service))
+    app.include_router(kserve.router(service))
     return app
 
 
 def _started(app: FastAPI, task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s", error)
-        app.state.failure = error
+    if not task.cancelled():
+        app.state.failure = task.exception()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What is wrong with a request before a dialect has it: the path, the method, a body that cannot be read."""
+    path = request.url.path
+    if isinstance(error, RequestValidationError):
+        return refusal(path, from_validation(error))
+    if isinstance(error, HTTPException):
+        unknown = error.status_code in (404, 405)
+        told = f"{request.method} {path[:80]}: {error.detail}; /docs tells what there is." if unknown else error.detail
+        answer = refusal(path, RefusedError(error.status_code, "not_found" if unknown else "invalid", told))
+        answer.headers.update(error.headers or {})
+        return answer
+    assert isinstance(error, RefusedError)
+    return refusal(path, error)

@@ -7,6 +7,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from antiphon.serving.account import current
+
 
 class RefusedError(Exception):
     """An HTTP status, a word for programs, and a sentence for people.
@@ -24,7 +26,9 @@ class RefusedError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        """Of the answer that tells it."""
+        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        return headers | {"www-authenticate": "Bearer"} if self.status == 401 else headers
 
 
 def invalid(message: str, parameter: str | None = None) -> RefusedError:
@@ -55,9 +59,11 @@ def shaped_by(shape: Shape) -> type[APIRoute]:
                 try:
                     return await handle(request)
                 except RequestValidationError as error:
-                    return shape(from_validation(error))
+                    refused = from_validation(error)
                 except RefusedError as error:
-                    return shape(error)
+                    refused = error
+                current().refused = refused.reason
+                return shape(refused)
 
             return answer
 

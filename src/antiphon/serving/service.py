@@ -17,6 +17,7 @@ from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
 from antiphon.engine.process import Hosted
 from antiphon.engine.request import Failure, Finished, Priority, Progress, Returned, Times
 from antiphon.segments import Segments, split
+from antiphon.serving.account import current, overall
 from antiphon.serving.errors import RefusedError, invalid
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import BLANK, Output, TextSide
@@ -41,7 +42,8 @@ ANYBODY = Client()
 @dataclass(frozen=True)
 class Ask:
     """Texts to answer. model: None is the first one served. settings: those of GenerationConfig that are not the
-    model's own (None: its own). stop: an output ends before the first of these. timeout: seconds, at most the server's.
+    model's own (None: its own). stop: an output ends before the first of these that is complete.
+    timeout: seconds, at most the server's.
     """
 
     texts: Sequence[str]
@@ -122,6 +124,9 @@ class Service:
             try:
                 async for part in plan.follow(tickets):
                     yield part
+            except RefusedError as error:
+                current().refused = error.reason  # the answer has begun, and its status tells nothing of it
+                raise
             finally:
                 for ticket in tickets:
                     ticket.cancel()
@@ -129,6 +134,7 @@ class Service:
     async def call(self, model: str | None, method: str, client: Client = ANYBODY, **arguments: Any) -> Any:
         """What a method of engine/host.py returns."""
         name, _ = self.side(model)
+        current().asked(name)
         with self._counted(1, client):
             ticket = self._asked(partial(self.pool.call, name, method, **arguments))
             try:
@@ -172,6 +178,7 @@ class Service:
     def _plan(self, ask: Ask) -> list["_Plan"]:
         """What to ask the engine for; refuses what cannot be."""
         name, side = self.side(ask.model)
+        current().asked(name, ask.texts)
         if len(ask.texts) > self.settings.max_texts:
             raise invalid(f"text: at most {self.settings.max_texts} texts, found {len(ask.texts)}.", "text")
         try:
@@ -224,6 +231,7 @@ class Service:
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
             shown = [_stopped(Output(**output), plan.stop) for output in outputs]
+            current().answered(sum(map(len, plan.sources)), shown)
             answers.append(Answer(shown, [], sum(map(len, plan.sources))))
         return answers
 
@@ -281,13 +289,14 @@ class _Plan:
         """The sentences' results as one."""
         found = [[self.side.output(hypothesis) for hypothesis in end.hypotheses] for end in ended]
         if not found:
-            return Answer([replace(BLANK, text=self.segments.join([]))], [], 0)
+            return Answer([_stopped(replace(BLANK, text=self.segments.join([])), self.stop)], [], 0)
         count = max(map(len, found))
         ranked = [[outputs[min(rank, len(outputs) - 1)] for outputs in found] for rank in range(count)]
         outputs = [_stopped(_joined(self.segments, some), self.stop) for some in ranked]
         best = [output.text for output in ranked[0]]
         sentences = list(zip(self.segments.sentences, best, strict=True))
-        return Answer(outputs, sentences, sum(map(len, self.sources)), _overall([end.times for end in ended]))
+        current().answered(sum(map(len, self.sources)), outputs, ended)
+        return Answer(outputs, sentences, sum(map(len, self.sources)), overall([end.times for end in ended]))
 
     async def follow(self, tickets: Sequence[Ticket]) -> AsyncIterator[Delta | Answer]:
         """Deltas in the order of the sentences, and the answer."""
@@ -320,7 +329,7 @@ class _Writer:
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
-        self._before = self._now = ""  # of the sentences that are done, of the one that is written
+        self._before = ""  # the sentences that are done, and what lies between
         self._shown = ""
 
     def write(self, text: str) -> str:
@@ -359,8 +368,10 @@ def _segments(text: str, ask: Ask) -> Segments:
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the first of the stops in it."""
-    return text[: min((place for one in stop if (place := text.find(one)) >= 0), default=len(text))]
+    """The text before the stop that is complete first, and begins first of those that are then: no text that follows
+    changes this."""
+    ends = [(place + len(one), place) for one in stop if (place := text.find(one)) >= 0]
+    return text[: min(ends)[1]] if ends else text
 
 
 def _stopped(output: Output, stop: Sequence[str]) -> Output:
@@ -379,15 +390,6 @@ def _joined(segments: Segments, outputs: Sequence[Output]) -> Output:
         tokens=[token for output in outputs for token in output.tokens],
         token_scores=[score for output in outputs for score in output.token_scores],
         finished=all(output.finished for output in outputs),
-    )
-
-
-def _overall(times: Sequence[Times]) -> Times:
-    return Times(
-        min(one.came for one in times),
-        min(one.encoded for one in times),
-        min(one.first for one in times),
-        max(one.ended for one in times),
     )
 
 

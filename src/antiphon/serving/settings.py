@@ -1,11 +1,15 @@
 """What a server is told: which models, how they run, and the limits it holds."""
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antiphon import machine
+
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
+CODE = re.compile(r"[a-zA-Z]{2,3}(?:-[a-zA-Z0-9]{2,8})*")
 
 
 class ServerSettings(BaseModel):
@@ -14,6 +18,9 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     runs: dict[str, Path] = Field(min_length=1, description="the run folder of each model by the name it is served as")
+    languages: dict[str, tuple[str, str]] = Field(
+        {}, description="(source, target) codes of a model whose name does not end with them, as NAME-en-fr does"
+    )
     device: str = Field("cpu", description="cpu, cuda, or auto")
     precision: Literal["auto", "float32", "int8"] = Field("auto", description="of the linear layers")
     workers: int = Field(0, ge=0, description="engine processes; 0: the engine is a thread of the server")
@@ -22,6 +29,12 @@ class ServerSettings(BaseModel):
     max_output: int = Field(1024, ge=1, description="tokens that an output may have")
     max_body: int = Field(1 << 20, ge=1, description="bytes of an HTTP request's body")
     timeout: float = Field(60.0, gt=0, description="seconds after which a request that has no answer is given up")
+    body_seconds: float = Field(30.0, gt=0, description="seconds that an HTTP request's body may take to come")
+    drain_seconds: float = Field(30.0, ge=0, description="seconds that requests have to end when the server stops")
+    api_keys: Path | None = Field(None, description="the file of those who may ask; None: everybody may")
+    cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may ask; * is all of them")
+    log_texts: bool = Field(False, description="texts and outputs stand in the log")
+    trace: bool = Field(False, description="spans for OpenTelemetry; they are made too where its variables are set")
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -29,6 +42,33 @@ class ServerSettings(BaseModel):
             if not name or name != name.strip() or "/" in name or not name.isprintable():
                 raise ValueError(f"model name {name!r}: expected printable characters without a slash.")
         return self
+
+    @model_validator(mode="after")
+    def _check_origins(self) -> Self:
+        for origin in self.cors_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"CORS origin {origin!r}: expected one such as https://example.org, or *.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_languages(self) -> Self:
+        for name, pair in self.languages.items():
+            if name not in self.runs:
+                raise ValueError(f"languages: model {name!r} is not served; there are {', '.join(self.runs)}.")
+            for code in pair:
+                if not CODE.fullmatch(code):
+                    raise ValueError(f"languages: {code!r} of model {name!r}: expected a code such as en or pt-BR.")
+        return self
+
+
+def server_settings(**settings: Any) -> ServerSettings:
+    """Raises ValueError, in a sentence, for one that cannot be."""
+    try:
+        return ServerSettings(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, message = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"{place}: {message}" if place else message) from None
 
 
 def runs_by_name(words: list[str]) -> dict[str, Path]:

@@ -115,14 +115,15 @@ def router(service: Service) -> APIRouter:
     """The routes of this dialect."""
     routes = APIRouter(prefix="/v1", tags=["native"], route_class=shaped_by(shape))
 
-    @routes.post("/generate", response_model=GenerateResponse, response_model_exclude_none=True)
-    async def generate(body: GenerateRequest, request: Request) -> Response | GenerateResponse:
+    @routes.post("/generate", response_model=GenerateResponse)
+    async def generate(body: GenerateRequest, request: Request) -> Response:
         client = client_of(request)
         ask = _ask(body)
         name, _ = service.side(body.model)
         if not body.stream:
             answers = await service.answer(ask, client)
-            return _response(name, answers, body.split)
+            content = _response(name, answers, body.split).model_dump_json(exclude_none=True)
+            return Response(content, media_type="application/json")
         if len(ask.texts) > 1 or body.alignments:
             raise invalid("stream: takes one text, and no alignments.", "stream")
         parts = service.stream(ask, client)
