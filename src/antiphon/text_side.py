@@ -76,8 +76,10 @@ class TextSide:
         return self.tokenizers.target.encode(text) if text else []
 
     def max_length(self, source_length: int, settings: GenerationConfig) -> int:
-        """The most tokens an output may have; by default a little over what training pairs of its length have."""
-        return settings.max_length or math.ceil(1.25 * self.facts.length_ratio * source_length) + 8
+        """The most tokens an output may have; by default a little over what training pairs of its length have, or over
+        `min_length`."""
+        usual = math.ceil(1.25 * self.facts.length_ratio * source_length)
+        return settings.max_length or max(usual, settings.min_length) + 8
 
     def settled_text(self, tokens: Sequence[int]) -> str:
         """The text that an output beginning with these tokens begins with, whatever follows: without bytes that are no

@@ -116,6 +116,8 @@ class Service:
     async def stream(self, ask: Ask, client: Client = ANYBODY) -> AsyncIterator[Delta | Answer]:
         """Deltas of the answer to the one text, which make up its text, and at the end the answer. What is refused is
         told before the first of them."""
+        if ask.settings.get("n_best") is None:
+            ask = replace(ask, settings=dict(ask.settings) | {"n_best": 1})
         (plan,) = self._plan(ask)
         if plan.settings.n_best > 1:
             raise invalid("n_best: one output can be streamed, and no more; ask for n_best 1, or no stream.", "n_best")
@@ -158,7 +160,7 @@ class Service:
             raise RefusedError(
                 422,
                 "too_long",
-                f"text: at most {limit} tokens, found {len(ids) - 1} in {text[:SHOWN]!r}...; split it into sentences.",
+                f"text: at most {limit} tokens, found {len(ids) - 1} in {text[:SHOWN]!r}...; give it in sentences.",
                 "text",
             )
         return ids
