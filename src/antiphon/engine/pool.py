@@ -285,6 +285,7 @@ class _ProcessMember(_Member):
         self._pipe = Connection(ours.detach())
         self._started = loop.create_future()
         loop.add_reader(self._pipe.fileno(), self._read)
+        os.set_blocking(self._pipe.fileno(), True)  # uvloop has changed it, and a message is read and sent whole
         self._send(self.hosted)
         await self._started
 
