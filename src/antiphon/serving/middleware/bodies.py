@@ -13,6 +13,7 @@ from antiphon.serving.account import current
 from antiphon.serving.errors import RefusedError
 from antiphon.serving.refusals import refusal
 
+PATIENCE = 0.01  # seconds after which it is worth looking whether a client has left
 LINGER = 2.0  # seconds that a body which is refused is still read, or its sender might not come to read why
 
 
@@ -84,24 +85,28 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._left = asyncio.Event()
         self._complete = False
+        self._watcher: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        watcher = asyncio.create_task(self._watch(task))
+        self._task = asyncio.current_task()
+        soon = asyncio.get_running_loop().call_later(PATIENCE, self._begin_watching)
         try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
-            if not self._left.is_set() or task.uncancel():
+            assert self._task is not None
+            if not self._left.is_set() or self._task.uncancel():
                 raise
         finally:
-            watcher.cancel()
+            soon.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
 
     async def receive(self) -> Message:
         if self._body is not None:
             message = {"type": "http.request", "body": self._body, "more_body": False}
             self._body = None
             return message
+        self._begin_watching()
         await self._left.wait()
         return {"type": "http.disconnect"}
 
@@ -109,13 +114,18 @@ class _Exchange:
         self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
-    async def _watch(self, task: "asyncio.Task[None]") -> None:
+    def _begin_watching(self) -> None:
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._left.set()
         if not self._complete:  # else servers say so too
+            assert self._task is not None
             current().left = True
-            task.cancel()
+            self._task.cancel()
 
 
 async def _refuse(scope: Scope, body: _Body, send: Send, error: RefusedError) -> None:
