@@ -293,3 +293,9 @@ def test_runs_may_be_words() -> None:
 def test_a_replica_has_no_engine_processes(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="workers"):
         on_ray.ReplicaSettings(runs={"tiny": tmp_path}, workers=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("settings", [{"runs": "runs/dates"}, {"runs": "/models/dates", "api_keys": "keys.toml"}])
+def test_a_place_that_depends_on_the_machine_is_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="give the path from / on"):
+        on_ray.ReplicaSettings(**settings)  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ imported until an application is built.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from antiphon import machine
 from antiphon.serving.settings import ServerSettings, runs_by_name
@@ -38,6 +38,14 @@ class ReplicaSettings(ServerSettings):
     @classmethod
     def _read_words(cls, runs: object) -> object:
         return runs_by_name(runs.split(",")) if isinstance(runs, str) else runs
+
+    @model_validator(mode="after")
+    def _check_places(self) -> Self:
+        for place in (*self.runs.values(), self.api_keys):
+            if place is not None and not place.is_absolute():
+                message = f"{place}: replicas run on other machines, in folders of their own; give the path from / on."
+                raise ValueError(message)
+        return self
 
 
 def app(settings: ReplicaSettings) -> "Application":
@@ -88,8 +96,8 @@ def replica_app(settings: ServerSettings) -> "FastAPI":
 
     from antiphon.serving.app import create_app
 
-    cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cores)))
+    context: Any = ray.get_runtime_context()
+    torch.set_num_threads(max(1, int(context.get_assigned_resources().get("CPU", 1))))
     app = create_app(settings)
     app.add_middleware(Signed, serve.get_replica_context().replica_tag)
     return app
