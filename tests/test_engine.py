@@ -179,6 +179,30 @@ def test_a_step_that_fails_fails_for_its_request_alone(network: Seq2Seq) -> None
     client.engine.close()
 
 
+class Numberless:
+    """A model whose logits are no numbers for a source with a 9."""
+
+    def __init__(self, network: Seq2Seq) -> None:
+        self.network = network
+        self.start = network.start
+
+    def step(self, state: Any, tokens: Sequence[int]) -> torch.Tensor:
+        logits = self.network.step(state, tokens)
+        long = torch.tensor([length > 3 for length in state.lengths])
+        return logits.masked_fill(long.unsqueeze(1), torch.nan) if len(long) == len(logits) else logits
+
+
+def test_what_is_no_number_is_no_answer(network: Seq2Seq) -> None:
+    client = Client(Numberless(network))
+    client.engine.start()
+    good, bad = client.ask([4, EOS], SETTINGS[0]), client.ask([4, 5, 6, EOS], SETTINGS[0])
+    ended = client.end(bad)
+    assert isinstance(ended, Failure)
+    assert ended.kind == "failed"
+    assert client.outputs(good) == alone(network, [4, EOS], SETTINGS[0])
+    client.engine.close()
+
+
 def test_closing_finishes_what_was_submitted(network: Seq2Seq) -> None:
     client = Client(network)
     client.engine.start()

@@ -15,9 +15,10 @@ from antiphon import tokenizer
 from antiphon.config import Config, GenerationConfig, changed
 from antiphon.decoding.search import Hypothesis
 from antiphon.ids import EOS
-from antiphon.tokenizer import UNKNOWN_TEXT, TokenizerPair
+from antiphon.tokenizer import UNKNOWN_TEXT, Tokenizer, TokenizerPair
 
 CONFIG, FACTS = "config.json", "facts.json"
+LONG_TEXT = 4096  # characters
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,20 @@ class TextSide:
 
     def source_ids(self, text: str) -> list[int]:
         """Token ids with EOS, as the encoder wants them."""
-        return [*self.tokenizers.source.encode(text), EOS]
+        return [*self._ids(self.tokenizers.source, text), EOS]
+
+    def target_ids(self, text: str) -> list[int]:
+        """Token ids without EOS."""
+        return self._ids(self.tokenizers.target, text)
+
+    @staticmethod
+    def _ids(side: Tokenizer, text: str) -> list[int]:
+        """A long text is encoded as a batch of one, for which the library lets other threads go on."""
+        return side.encode(text) if len(text) < LONG_TEXT else next(side.encode_batch([text]))
 
     def prefix_ids(self, text: str) -> list[int]:
         """Token ids that an output shall begin with."""
-        return self.tokenizers.target.encode(text) if text else []
+        return self.target_ids(text) if text else []
 
     def max_length(self, source_length: int, settings: GenerationConfig) -> int:
         """The most tokens an output may have; by default a little over what training pairs of its length have, or over

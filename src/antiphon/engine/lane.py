@@ -5,6 +5,7 @@ then, and those that were decoded together are run again, each in a batch of its
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -171,8 +172,8 @@ class Lane:
     def _finish(self, run: _Run, now: float) -> None:
         del self._runs[run.request.id]
         hypotheses = run.search.results()
-        if not hypotheses:
-            log.error("the model has no output for request %d: are its weights numbers?", run.request.id)
+        if not hypotheses or not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses):
+            log.error("the output of the model for request %d is no number: are its weights?", run.request.id)
             self._tell(run.request.id, FAILED)
             return
         generated = self._done.generated + sum(len(hypothesis.tokens) for hypothesis in hypotheses)

@@ -26,7 +26,7 @@ class Limits:
     seconds, or `steps` steps. encode_tokens: source tokens taken in between two steps; a longer source is taken alone.
     """
 
-    rows: int = 128
+    rows: int = 256
     tokens: int = 65_536
     share: float = 0.125
     patience: float = 0.004

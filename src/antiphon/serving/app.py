@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from antiphon.serving.account import Account
 from antiphon.serving.api import kserve, libretranslate, native, openai, operation
-from antiphon.serving.errors import RefusedError, from_validation
+from antiphon.serving.errors import RefusedError, from_validation, shown
 from antiphon.serving.keys import VARIABLE, Keys
 from antiphon.serving.logs import log_request
 from antiphon.serving.metrics import Metrics
@@ -77,7 +77,11 @@ async def _refused(request: Request, error: Exception) -> Response:
         return refusal(path, from_validation(error))
     if isinstance(error, HTTPException):
         unknown = error.status_code in (404, 405)
-        told = f"{request.method} {path[:80]}: {error.detail}; /docs tells what there is." if unknown else error.detail
+        told = f"{request.method} {shown(path)}: {error.detail}; /docs tells what there is."
+        if not unknown:
+            told = (
+                f"the body cannot be read ({error.detail}); send it as /docs tells, as UTF-8 and not nested too deep."
+            )
         answer = refusal(path, RefusedError(error.status_code, "not_found" if unknown else "invalid", told))
         answer.headers.update(error.headers or {})
         return answer

@@ -9,6 +9,8 @@ from fastapi.routing import APIRoute
 
 from antiphon.serving.account import current
 
+LONGEST_NAME = 80  # of a field, in a message
+
 
 class RefusedError(Exception):
     """An HTTP status, a word for programs, and a sentence for people.
@@ -40,9 +42,14 @@ def from_validation(error: RequestValidationError) -> RefusedError:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return RefusedError(400, "invalid", f"the body is no JSON ({first.get('ctx', {}).get('error', 'broken')}).")
-    place = ".".join(str(part) for part in first["loc"][1:])
-    message = str(first["msg"]).removeprefix("Value error, ")
+    place = shown(".".join(str(part) for part in first["loc"][1:]))
+    message = str(first["msg"]).removeprefix("Value error, ").rstrip(".") + "."
     return invalid(f"{place}: {message}" if place else message, place or None)
+
+
+def shown(name: str) -> str:
+    """A name that came from outside, fit for a sentence."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name[:LONGEST_NAME])
 
 
 Shape = Callable[[RefusedError], Response]

@@ -7,10 +7,11 @@ import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from antiphon.config import GenerationConfig, generation_settings
 from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
@@ -20,9 +21,10 @@ from antiphon.segments import Segments, split
 from antiphon.serving.account import current, overall
 from antiphon.serving.errors import RefusedError, invalid
 from antiphon.serving.settings import ServerSettings
-from antiphon.text_side import BLANK, Output, TextSide
+from antiphon.text_side import BLANK, LONG_TEXT, Output, TextSide
 
 SHOWN = 40  # characters of a text in a message
+T = TypeVar("T")
 STATUS = {"refused": 422, "failed": 500, "late": 504, "lost": 503}
 REASON = {"refused": "invalid", "failed": "failed", "late": "late", "lost": "unavailable"}
 
@@ -101,43 +103,34 @@ class Service:
 
     async def answer(self, ask: Ask, client: Client = ANYBODY) -> list[Answer]:
         """An answer to each text; whoever stops waiting frees what it holds."""
-        plans = self._plan(ask)
+        plans = await aside(ask.texts, partial(self._plan, ask))
         if ask.alignments:
             return await self._aligned(ask, plans, client)
-        with self._counted(sum(len(plan.sources) for plan in plans), client):
-            tickets = [[self._submit(plan, source, client) for source in plan.sources] for plan in plans]
-            try:
-                ended = [[await _finished(ticket) for ticket in some] for some in tickets]
-            finally:
-                for ticket in (ticket for some in tickets for ticket in some):
-                    ticket.cancel()
+        with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
+            ended = [[await _finished(next(tickets)) for _ in plan.sources] for plan in plans]
         return [plan.answer(found) for plan, found in zip(plans, ended, strict=True)]
 
-    async def stream(self, ask: Ask, client: Client = ANYBODY) -> AsyncIterator[Delta | Answer]:
+    async def stream(self, ask: Ask, client: Client = ANYBODY) -> AsyncGenerator[Delta | Answer, None]:
         """Deltas of the answer to the one text, which make up its text, and at the end the answer. What is refused is
         told before the first of them."""
         if ask.settings.get("n_best") is None:
             ask = replace(ask, settings=dict(ask.settings) | {"n_best": 1})
-        (plan,) = self._plan(ask)
+        (plan,) = await aside(ask.texts, partial(self._plan, ask))
         if plan.settings.n_best > 1:
             raise invalid("n_best: one output can be streamed, and no more; ask for n_best 1, or no stream.", "n_best")
-        with self._counted(len(plan.sources), client):
-            tickets = [self._submit(plan, source, client, stream=True) for source in plan.sources]
+        with self._counted([plan], client), closing(self._submitted([plan], client, stream=True)) as tickets:
             try:
                 async for part in plan.follow(tickets):
                     yield part
             except RefusedError as error:
                 current().refused = error.reason  # the answer has begun, and its status tells nothing of it
                 raise
-            finally:
-                for ticket in tickets:
-                    ticket.cancel()
 
     async def call(self, model: str | None, method: str, client: Client = ANYBODY, **arguments: Any) -> Any:
         """What a method of engine/host.py returns."""
         name, _ = self.side(model)
         current().asked(name)
-        with self._counted(1, client):
+        with self._counted((), client):
             ticket = self._asked(partial(self.pool.call, name, method, **arguments))
             try:
                 ended = await asyncio.wait_for(ticket.end(), self.settings.timeout)
@@ -169,7 +162,7 @@ class Service:
         """How many tokens a target has. Refuses one that is too long."""
         side = self.sides[name]
         try:
-            count = len(side.tokenizers.target.encode(text))
+            count = len(side.target_ids(text))
         except ValueError as error:
             raise invalid(str(error), "target") from None
         if count > side.config.training.max_length:
@@ -177,20 +170,26 @@ class Service:
             raise RefusedError(422, "too_long", f"target: at most {limit} tokens, found {count}.", "target")
         return count
 
+    def check_settings(self, name: str, asked: dict[str, Any], prefix: str) -> tuple[GenerationConfig, tuple[int, ...]]:
+        """The settings that a model is asked for with its own, and the ids of a prefix. Refuses what cannot be."""
+        side = self.sides[name]
+        try:
+            settings = generation_settings(side.config.generation, **asked)
+            ids = tuple(side.prefix_ids(prefix))
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        limit = self.settings.max_output
+        if max(settings.max_length, settings.min_length, len(ids)) > limit:
+            raise invalid(f"max_length, min_length, prefix: at most {limit} tokens.", "max_length")
+        return settings, ids
+
     def _plan(self, ask: Ask) -> list["_Plan"]:
         """What to ask the engine for; refuses what cannot be."""
         name, side = self.side(ask.model)
         current().asked(name, ask.texts)
         if len(ask.texts) > self.settings.max_texts:
             raise invalid(f"text: at most {self.settings.max_texts} texts, found {len(ask.texts)}.", "text")
-        try:
-            settings = generation_settings(side.config.generation, **ask.settings)
-            prefix = tuple(side.prefix_ids(ask.prefix))
-        except ValueError as error:
-            raise invalid(str(error)) from None
-        limit = self.settings.max_output
-        if max(settings.max_length, settings.min_length, len(prefix)) > limit:
-            raise invalid(f"max_length, min_length, prefix: at most {limit} tokens.", "max_length")
+        settings, prefix = self.check_settings(name, ask.settings, ask.prefix)
         seconds = min(ask.timeout or math.inf, self.settings.timeout)
         plans = []
         for text in ask.texts:
@@ -201,7 +200,30 @@ class Service:
             )
         return plans
 
-    def _submit(self, plan: "_Plan", source: tuple[int, ...], client: Client, stream: bool = False) -> Ticket:
+    @property
+    def _at_once(self) -> int:
+        """Requests that one client's texts may make at the same time: a long text leaves places for others."""
+        return max(1, self.settings.max_outstanding // 2)
+
+    def _submitted(
+        self, plans: Sequence["_Plan"], client: Client, stream: bool = False
+    ) -> Generator[Ticket, None, None]:
+        """A ticket for each source in turn; some that come next run already. Those that nobody asked for are cancelled
+        at the end."""
+        ahead: deque[Ticket] = deque()
+        try:
+            for plan in plans:
+                for source in plan.sources:
+                    ahead.append(self._submit(plan, source, client, stream))
+                    if len(ahead) >= self._at_once:
+                        yield ahead.popleft()
+            while ahead:
+                yield ahead.popleft()
+        finally:
+            for ticket in ahead:
+                ticket.cancel()
+
+    def _submit(self, plan: "_Plan", source: tuple[int, ...], client: Client, stream: bool) -> Ticket:
         request = partial(
             self.pool.submit,
             model=plan.model,
@@ -237,8 +259,9 @@ class Service:
             answers.append(Answer(shown, [], sum(map(len, plan.sources))))
         return answers
 
-    def _counted(self, count: int, client: Client) -> "_Count":
-        """Holds places for requests while they are answered; refuses when there is none."""
+    def _counted(self, plans: Sequence["_Plan"], client: Client) -> "_Count":
+        """Holds places for requests, or a call, while they are answered; refuses when there is none."""
+        count = min(sum(len(plan.sources) for plan in plans), self._at_once) if plans else 1
         if self.draining:
             raise RefusedError(503, "unavailable", "the server is stopping; ask another one.", retry_after=1)
         if not self.pool.is_ready:
@@ -255,6 +278,13 @@ class Service:
     def _pause(self) -> int:
         """Seconds after which it may be worth asking again."""
         return max(1, math.ceil(sum(self._took) / len(self._took)))
+
+
+async def aside(texts: Iterable[str], work: Callable[[], T]) -> T:
+    """What `work` returns, which looks through texts: in a thread where these are long, so that nobody else waits."""
+    if sum(map(len, texts)) < LONG_TEXT:
+        return work()
+    return await asyncio.to_thread(work)
 
 
 class _Count:
@@ -300,7 +330,7 @@ class _Plan:
         current().answered(sum(map(len, self.sources)), outputs, ended)
         return Answer(outputs, sentences, sum(map(len, self.sources)), overall([end.times for end in ended]))
 
-    async def follow(self, tickets: Sequence[Ticket]) -> AsyncIterator[Delta | Answer]:
+    async def follow(self, tickets: Iterable[Ticket]) -> AsyncIterator[Delta | Answer]:
         """Deltas in the order of the sentences, and the answer."""
         writer = _Writer(self.stop)
         ended: list[Finished] = []

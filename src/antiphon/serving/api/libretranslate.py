@@ -19,7 +19,7 @@ from antiphon.segments import Segments
 from antiphon.serving import markup
 from antiphon.serving.api.native import WIDEST
 from antiphon.serving.client import KEYS, client_for_key
-from antiphon.serving.errors import RefusedError, invalid, shaped_by
+from antiphon.serving.errors import RefusedError, invalid, shaped_by, shown
 from antiphon.serving.languages import Pair, can_detect, detect, language_pairs, name_of
 from antiphon.serving.service import Answer, Ask, Client, Service
 
@@ -255,11 +255,11 @@ def _targets(pairs: Mapping[str, Pair], code: str) -> list[str]:
 def _model(pairs: Mapping[str, Pair], source: str, target: str) -> str:
     """The first model from one language to another."""
     if not any(source in pair for pair in pairs.values()):
-        raise invalid(f"source: {source} is not supported; GET /languages tells what is.", "source")
+        raise invalid(f"source: {shown(source)} is not supported; GET /languages tells what is.", "source")
     found = next((name for name, pair in pairs.items() if pair == (source, target)), None)
     if found is None:
         targets = ", ".join(_targets(pairs, source)) or "none"
-        raise invalid(f"target: {target} is not available from {source}; there are: {targets}.", "target")
+        raise invalid(f"target: {shown(target)} is not available from {source}; there are: {targets}.", "target")
     return found
 
 
@@ -269,7 +269,7 @@ async def _source(asked: TranslateRequest, texts: Sequence[str], pairs: Mapping[
         return Detection(confidence=100.0, language=asked.source)
     codes = list(dict.fromkeys(source for source, target in pairs.values() if target == asked.target))
     if not codes:
-        raise invalid(f"target: no served model translates to {asked.target}; GET /languages tells.", "target")
+        raise invalid(f"target: no served model translates to {shown(asked.target)}; GET /languages tells.", "target")
     if can_detect() and (found := await _detected(texts, codes)):
         return found[0]
     if len(codes) > 1:

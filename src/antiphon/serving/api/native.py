@@ -1,7 +1,9 @@
 """The native dialect: everything that the models and the engine can do, in their own words."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
-from antiphon.serving.service import Answer, Ask, Delta, Service
+from antiphon.serving.service import Answer, Ask, Delta, Service, aside
 from antiphon.text_side import Output
 
 WIDEST = 32  # beam_size and n_best
@@ -106,6 +108,30 @@ class TraceRequest(Search):
     alternatives: int = Field(8, ge=1, le=64)
 
 
+class Refusal(BaseModel):
+    """A word for programs, a sentence for people, and the field at fault, where there is one."""
+
+    reason: str
+    message: str
+    parameter: str | None
+
+
+class RefusalResponse(BaseModel):
+    """Why there is no answer."""
+
+    error: Refusal
+
+
+EVENTS = "text/event-stream"
+ANSWERED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer, or its events.", "content": {EVENTS: {}}}
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    422: {"model": RefusalResponse, "description": "It asks for what cannot be."},
+    "default": {"model": RefusalResponse, "description": "It is refused, or the server failed."},
+}
+
+
 def shape(error: RefusedError) -> Response:
     body = {"error": {"reason": error.reason, "message": error.message, "parameter": error.parameter}}
     return JSONResponse(body, error.status, headers=error.headers)
@@ -113,9 +139,9 @@ def shape(error: RefusedError) -> Response:
 
 def router(service: Service) -> APIRouter:
     """The routes of this dialect."""
-    routes = APIRouter(prefix="/v1", tags=["native"], route_class=shaped_by(shape))
+    routes = APIRouter(prefix="/v1", tags=["native"], route_class=shaped_by(shape), responses=REFUSALS)
 
-    @routes.post("/generate", response_model=GenerateResponse)
+    @routes.post("/generate", response_model=GenerateResponse, responses=ANSWERED)
     async def generate(body: GenerateRequest, request: Request) -> Response:
         client = client_of(request)
         ask = _ask(body)
@@ -128,7 +154,7 @@ def router(service: Service) -> APIRouter:
             raise invalid("stream: takes one text, and no alignments.", "stream")
         parts = service.stream(ask, client)
         first = await anext(parts)
-        return StreamingResponse(_events(name, first, parts, body.split), media_type="text/event-stream")
+        return StreamingResponse(_events(name, first, parts, body.split), media_type=EVENTS)
 
     @routes.post("/score")
     async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
@@ -138,9 +164,7 @@ def router(service: Service) -> APIRouter:
             raise invalid(f"target: expected {len(sources)}, one for each source, found {len(targets)}.", "target")
         if len(sources) > service.settings.max_texts:
             raise invalid(f"source: at most {service.settings.max_texts}, found {len(sources)}.", "source")
-        lengths = [service.check_target(name, text) for text in targets]
-        for text in sources:
-            service.check_length(name, text)
+        lengths = await aside([*sources, *targets], partial(_lengths, service, name, sources, targets))
         pairs = list(zip(sources, targets, strict=True))
         scores = await service.call(name, "score", client_of(request), pairs=pairs)
         return ScoreResponse(model=name, scores=scores, tokens=[length + 1 for length in lengths])
@@ -148,7 +172,8 @@ def router(service: Service) -> APIRouter:
     @routes.post("/trace")
     async def trace(body: TraceRequest, request: Request) -> JSONResponse:
         name, _ = service.side(body.model)
-        service.check_length(name, body.text)
+        await aside([body.text], partial(service.check_length, name, body.text))
+        service.check_settings(name, _search(body), body.prefix)
         settings = {key: value for key, value in _search(body).items() if value is not None}
         asked = body.model_dump(include={"text", "target", "prefix", "alternatives"})
         return JSONResponse(
@@ -156,6 +181,13 @@ def router(service: Service) -> APIRouter:
         )
 
     return routes
+
+
+def _lengths(service: Service, name: str, sources: Sequence[str], targets: Sequence[str]) -> list[int]:
+    """Of the targets. Refuses what is too long."""
+    for text in sources:
+        service.check_length(name, text)
+    return [service.check_target(name, text) for text in targets]
 
 
 def _search(body: Search) -> dict[str, Any]:
@@ -175,20 +207,22 @@ def _response(name: str, answers: list[Answer], how: str) -> GenerateResponse:
 
 
 async def _events(
-    name: str, first: Delta | Answer, rest: AsyncIterator[Delta | Answer], how: str
+    name: str, first: Delta | Answer, rest: AsyncGenerator[Delta | Answer, None], how: str
 ) -> AsyncIterator[str]:
     """`data: {"delta": ...}` for further text, and at the end the whole answer, or an error, as an event of that
     name."""
     part: Delta | Answer = first
-    try:
-        while True:
-            if isinstance(part, Answer):
-                yield f"event: answer\ndata: {_response(name, [part], how).model_dump_json(exclude_none=True)}\n\n"
-                return
-            yield f"data: {json.dumps({'delta': part.text}, ensure_ascii=False)}\n\n"
-            part = await anext(rest)
-    except RefusedError as error:
-        yield f"event: error\ndata: {bytes(shape(error).body).decode()}\n\n"
+    async with aclosing(rest):  # whatever becomes of the client
+        try:
+            while True:
+                if isinstance(part, Answer):
+                    answer = _response(name, [part], how).model_dump_json(exclude_none=True)
+                    yield f"event: answer\ndata: {answer}\n\n"
+                    return
+                yield f"data: {json.dumps({'delta': part.text}, ensure_ascii=False)}\n\n"
+                part = await anext(rest)
+        except RefusedError as error:
+            yield f"event: error\ndata: {bytes(shape(error).body).decode()}\n\n"
 
 
 def _shown(output: Output) -> GeneratedText:

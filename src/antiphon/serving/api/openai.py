@@ -362,7 +362,7 @@ def _documented(*errors: int | str, streams: bool = False) -> dict[int | str, di
     if streams:
         told[200] = {
             "description": "The answer; with stream, chunks of it as server-sent events, the last of them [DONE].",
-            "content": {"text/event-stream": {"schema": STRING}},
+            "content": {"text/event-stream": {}},
         }
     return told
 

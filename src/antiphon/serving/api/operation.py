@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from antiphon.serving.metrics import Metrics
 from antiphon.serving.reference import STYLE, page
@@ -20,14 +20,14 @@ def router(service: Service, metrics: Metrics, describe: Callable[[], dict[str, 
         """The process is alive."""
         return {"status": "ok", "models": list(service.sides)}
 
-    @routes.get("/readyz")
+    @routes.get("/readyz", responses={503: {"description": "Not now."}})
     async def readyz(request: Request) -> JSONResponse:
         """200 when requests are answered, 503 while models load, when they could not be had, or the server stops."""
         failed = getattr(request.app.state, "failure", None) is not None
         idle = "failed" if failed else "stopping" if service.draining else "loading"
         return JSONResponse({"status": "ready" if service.is_ready else idle}, 200 if service.is_ready else 503)
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def read_metrics(request: Request) -> Response:
         """For Prometheus."""
         body, content_type = metrics.shown(request.headers.get("accept", ""))
