@@ -342,9 +342,9 @@ def test_when_the_server_is_killed_its_engines_end(folder: Path) -> None:
 
 
 def test_when_it_is_told_to_stop_all_that_has_come_is_answered(folder: Path) -> None:
-    with serving(folder, "--workers", 2) as server, ThreadPoolExecutor(24) as executor:
+    with serving(folder, "--workers", 2) as server, ThreadPoolExecutor(12) as executor:
         wait_until(lambda: server.number("engines_up") == 2)
-        bodies = [LONG if number % 2 else TELLS for number in range(24)]
+        bodies = [LONG if number % 2 else TELLS for number in range(12)]
         answers = asked(server, executor, bodies)
         server.process.send_signal(signal.SIGTERM)
         found = [answer.result() for answer in answers]
@@ -353,6 +353,31 @@ def test_when_it_is_told_to_stop_all_that_has_come_is_answered(folder: Path) -> 
         assert answer.status_code == 200
         whole = events(answer.text)[-1][1] if "stream" in body else answer.json()
         assert len(whole["outputs"][0][0]["tokens"]) == 1000
+
+
+def test_an_engine_that_is_killed_while_it_loads_begins_again(folder: Path) -> None:
+    async def begin() -> None:
+        engines = pool.EnginePool(Hosted({"tiny": folder}), 2)
+        starting = asyncio.create_task(engines.start())
+        while len(engines.pids) < 2:
+            await asyncio.sleep(0.001)
+        first, second = engines.pids
+        os.kill(first, signal.SIGKILL)
+        await starting
+        assert engines.ready == 1
+        assert engines.pids == [second]
+        while engines.ready < 2:
+            await asyncio.sleep(0.01)
+        await engines.close()
+        starting = asyncio.create_task(engines.start())  # and where all of them are killed, it is told
+        while len(engines.pids) < 2:
+            await asyncio.sleep(0.001)
+        for pid in engines.pids:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ValueError, match="ended while it loaded"):
+            await starting
+
+    asyncio.run(begin())
 
 
 def test_an_engine_that_hangs_is_given_up_at_the_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

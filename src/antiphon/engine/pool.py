@@ -103,20 +103,32 @@ class EnginePool:
         self._ids = count(1)
 
     async def start(self) -> None:
-        """Returns when all engines are ready. Raises ValueError, in a sentence, for a model that cannot be had."""
+        """Returns when all engines are ready. Raises ValueError, in a sentence, for a model that cannot be had; where
+        only some engines have failed, these are begun again."""
         try:
-            await asyncio.gather(*(member.start() for member in self._members))
+            ended = await asyncio.gather(*(member.start() for member in self._members), return_exceptions=True)
+            failed = [(member, error) for member, error in zip(self._members, ended, strict=True) if error is not None]
+            if len(failed) == len(self._members):
+                raise failed[0][1]
         except BaseException:
             await self.close()
             raise
+        for member, error in failed:
+            log.error("%s", error)
+            member.begin_again()
 
     async def close(self) -> None:
         """Ends the engines, when they have finished what they are doing."""
         await asyncio.gather(*(member.close() for member in self._members))
 
     @property
+    def ready(self) -> int:
+        """How many engines take requests."""
+        return sum(member.ready for member in self._members)
+
+    @property
     def is_ready(self) -> bool:
-        return any(member.ready for member in self._members)
+        return self.ready > 0
 
     @property
     def outstanding(self) -> int:
@@ -175,6 +187,10 @@ class _Member(ABC):
 
     @abstractmethod
     async def close(self) -> None: ...
+
+    @abstractmethod
+    def begin_again(self) -> None:
+        """After it has failed; it is ready later."""
 
     @abstractmethod
     def send(self, message: Request | Call | int) -> None:
@@ -237,6 +253,9 @@ class _ThreadMember(_Member):
         self._engine = await asyncio.to_thread(make_engine, self.hosted, deliver)
         self._engine.start()
         self.ready = True
+
+    def begin_again(self) -> None:
+        raise AssertionError("it is alone, and a server without engines does not begin")
 
     async def close(self) -> None:
         self.ready = False
@@ -353,7 +372,10 @@ class _ProcessMember(_Member):
         self.fail_all(LOST)
         self._give_up(ValueError("the engine process ended while it loaded the models; its message is above."))
         if was_ready and not self._closing:
-            self._restart = asyncio.get_running_loop().create_task(self._begin_again())
+            self.begin_again()
+
+    def begin_again(self) -> None:
+        self._restart = asyncio.get_running_loop().create_task(self._begin_again())
 
     async def _begin_again(self) -> None:
         while not self._closing:

@@ -41,8 +41,7 @@ class Engines(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         pool = self._service.pool
-        up = len(pool.pids) if self._service.settings.workers else int(pool.is_ready)
-        yield GaugeMetricFamily("antiphon_engines_up", "Engine processes (or threads) that are there.", up)
+        yield GaugeMetricFamily("antiphon_engines_up", "Engine processes (or threads) that take requests.", pool.ready)
         ready = int(self._service.is_ready)
         yield GaugeMetricFamily("antiphon_ready", "1 when requests are answered, 0 while loading or stopping.", ready)
         statistics = pool.statistics
