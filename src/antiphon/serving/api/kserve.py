@@ -8,7 +8,8 @@ settings are the parameters of a request. There is one version of each model, "1
 import json
 import math
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -466,14 +467,15 @@ def _generated(name: str, text: str) -> TextResponse:
     return TextResponse(model_name=name, model_version=VERSION, text_output=text)
 
 
-async def _events(name: str, first: Delta | Answer, rest: AsyncIterator[Delta | Answer]) -> AsyncIterator[str]:
+async def _events(name: str, first: Delta | Answer, rest: AsyncGenerator[Delta | Answer, None]) -> AsyncIterator[str]:
     """`data: {...}` with further text each, one at least; an error is `data: {"error": ...}`, and the last."""
     part: Delta | Answer = first
-    try:
-        if isinstance(part, Answer):
-            yield f"data: {_generated(name, '').model_dump_json()}\n\n"
-        while isinstance(part, Delta):
-            yield f"data: {_generated(name, part.text).model_dump_json()}\n\n"
-            part = await anext(rest)
-    except RefusedError as error:
-        yield f"data: {bytes(shape(error).body).decode()}\n\n"
+    async with aclosing(rest):  # whatever becomes of the client
+        try:
+            if isinstance(part, Answer):
+                yield f"data: {_generated(name, '').model_dump_json()}\n\n"
+            while isinstance(part, Delta):
+                yield f"data: {_generated(name, part.text).model_dump_json()}\n\n"
+                part = await anext(rest)
+        except RefusedError as error:
+            yield f"data: {bytes(shape(error).body).decode()}\n\n"

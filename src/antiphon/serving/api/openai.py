@@ -10,8 +10,8 @@ import re
 import secrets
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -643,14 +643,14 @@ CHAT_OPENING = _chat_piece("") | {"delta": {"role": "assistant", "content": ""}}
 CHAT_CHUNKS = _Chunks("chat.completion.chunk", CHAT_OPENING, _chat_piece, _chat_end)
 
 
-async def _streamed(call: _Call, chunks: _Chunks, parts: AsyncIterator[Delta | Answer]) -> Response:
+async def _streamed(call: _Call, chunks: _Chunks, parts: AsyncGenerator[Delta | Answer, None]) -> Response:
     """Nothing is sent before there is a first part, so that a refusal has its status."""
     first = await anext(parts)
     return StreamingResponse(_events(call, chunks, first, parts), media_type="text/event-stream")
 
 
 async def _events(
-    call: _Call, chunks: _Chunks, part: Delta | Answer, rest: AsyncIterator[Delta | Answer]
+    call: _Call, chunks: _Chunks, part: Delta | Answer, rest: AsyncGenerator[Delta | Answer, None]
 ) -> AsyncIterator[str]:
     """Chunks, the last with the log-probabilities of all tokens and then, where asked for, the usage; or an error."""
     options = call.body.stream_options
@@ -662,15 +662,16 @@ async def _events(
             chunk["usage"] = usage and usage.model_dump()
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 
-    try:
-        if chunks.opening is not None:
-            yield event([chunks.opening])
-        while isinstance(part, Delta):
-            yield event([chunks.piece(part.text)])
-            part = await anext(rest)
-        yield event([chunks.end(call, part.outputs[0])])
-        if with_usage:
-            yield event([], _usage(call, [part]))
-        yield "data: [DONE]\n\n"
-    except RefusedError as error:
-        yield f"data: {bytes(shape(error).body).decode()}\n\n"
+    async with aclosing(rest):  # whatever becomes of the client
+        try:
+            if chunks.opening is not None:
+                yield event([chunks.opening])
+            while isinstance(part, Delta):
+                yield event([chunks.piece(part.text)])
+                part = await anext(rest)
+            yield event([chunks.end(call, part.outputs[0])])
+            if with_usage:
+                yield event([], _usage(call, [part]))
+            yield "data: [DONE]\n\n"
+        except RefusedError as error:
+            yield f"data: {bytes(shape(error).body).decode()}\n\n"
