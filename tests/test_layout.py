@@ -23,7 +23,7 @@ FLOORS = [
     {"run"},
     {"text_side"},
     {"decoding", "data", "model"},
-    {"tokenizer", "segments", "files", "kernels"},
+    {"tokenizer", "segments", "words", "files", "kernels"},
     {"config", "ids", "machine", "metrics", "plots"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -85,3 +85,59 @@ def test_what_cannot_be_is_refused_with_422_and_the_reason(
 def test_bodies_that_are_no_json_are_refused(client: TestClient, body: bytes) -> None:
     response = client.post("/v1/generate", content=body, headers={"content-type": "application/json"})
     assert 400 <= response.status_code < 500
+
+
+def test_words_are_told_with_how_sure_the_model_is(client: TestClient, model: Model) -> None:
+    body = client.post("/v1/generate", json={"text": "ab 01", "words": True}).json()
+    (output,) = body["outputs"][0]
+    expected = model.side.words(model.outputs(["ab 01"])[0][0])
+    assert [word["text"] for word in output["words"]] == [word.text for word in expected] == output["text"].split()
+    split = client.post("/v1/generate", json={"text": "ab 01", "words": True, "split": "sentence"}).json()
+    assert split["sentences"] == [[{"source": "ab 01", "target": output["text"], "words": output["words"]}]]
+    assert "words" not in client.post("/v1/generate", json={"text": "ab 01"}).json()["outputs"][0][0]
+
+
+def test_alternatives_go_on_from_a_prefix_each_with_another_word(client: TestClient, model: Model) -> None:
+    response = client.post("/v1/alternatives", json={"text": "ab 01", "prefix": "AB", "count": 6, "max_length": 8})
+    assert response.status_code == 200, response.text
+    found = response.json()["alternatives"]
+    words = [one["word"] for one in found]
+    assert 1 < len(words) == len(set(words)) <= 6
+    chances = [one["probability"] for one in found]
+    assert chances == sorted(chances, reverse=True)
+    for one in found:
+        assert one["output"]["text"].startswith("AB")
+        assert one["word"] in one["output"]["text"]
+
+
+def test_the_first_alternative_is_what_the_model_says_itself(client: TestClient, model: Model) -> None:
+    said = model.generate(["ab 02"], max_length=8)[0]
+    first = said.split()[0]
+    found = client.post("/v1/alternatives", json={"text": "ab 02", "count": 8, "max_length": 8}).json()["alternatives"]
+    assert said in [one["output"]["text"] for one in found], f"{said!r} begins with {first!r}"
+
+
+@pytest.mark.parametrize(
+    "body", [{"text": "a", "count": 0}, {"text": "a " * 500}, {"text": "a", "prefix": "b " * 2000}]
+)
+def test_alternatives_that_cannot_be_are_refused(client: TestClient, body: dict[str, object]) -> None:
+    assert client.post("/v1/alternatives", json=body).status_code == 422
+
+
+def test_a_blank_text_has_no_alternatives(client: TestClient) -> None:
+    assert client.post("/v1/alternatives", json={"text": "  "}).json()["alternatives"] == []
+
+
+def test_the_server_tells_what_it_serves_and_what_it_does(client: TestClient, model: Model) -> None:
+    told = client.get("/v1/server").json()
+    assert told["status"] == "ready"
+    (served,) = told["models"]
+    assert served["name"] == "tiny"
+    assert served["d_model"] == 16
+    assert served["target_vocabulary"] == model.tokenizers.target.vocab_size
+    before = client.get("/v1/load").json()
+    client.post("/v1/generate", json={"text": "ab 01"})
+    after = client.get("/v1/load").json()
+    assert after["answered"] == before["answered"] + 1
+    assert after["engines"] == 1
+    assert 0 < after["p50"] <= after["p95"] < 60

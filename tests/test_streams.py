@@ -176,7 +176,7 @@ def test_deltas_make_up_the_text_exactly(kind: TokenizerKind, form: Normalizatio
     stop = data.draw(st.lists(st.text("ae. 각é\u0301", min_size=1, max_size=3) | parts(whole), max_size=3), "stop")
     deltas, answer = followed(plan_of(model, segments, stop), outputs, iter(sizes))
     assert "".join(deltas) == answer.outputs[0].text == _cut(whole, stop)
-    assert [target for _, target in answer.sentences] == texts
+    assert [output.text for _, output in answer.sentences] == texts
     assert not any(one in answer.outputs[0].text for one in stop)
 
 

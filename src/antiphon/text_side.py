@@ -16,6 +16,7 @@ from antiphon.config import Config, GenerationConfig, changed
 from antiphon.decoding.search import Hypothesis
 from antiphon.ids import EOS
 from antiphon.tokenizer import UNKNOWN_TEXT, Tokenizer, TokenizerPair
+from antiphon.words import Word, words_of
 
 CONFIG, FACTS = "config.json", "facts.json"
 LONG_TEXT = 4096  # characters
@@ -112,6 +113,20 @@ class TextSide:
             token_scores=list(hypothesis.log_probs),
             finished=hypothesis.ended,
         )
+
+    def words(self, output: Output) -> list[Word]:
+        """The words of an output, and how sure the model was of each."""
+        apart = self.tokenizers.target.kind == "words"
+        return words_of(output.text, output.tokens, output.token_scores, apart)
+
+    def word_after(self, prefix: str, output: Output) -> Word:
+        """The word of an output that comes after its prefix: the first that does not end within it."""
+        place = 0
+        for word in self.words(output):
+            place = output.text.index(word.text, place) + len(word.text)
+            if place > len(prefix):
+                return word
+        return Word("", 1.0)
 
 
 def read_config(folder: Path) -> Config:

@@ -1,6 +1,6 @@
 """What an engine process, or an engine thread of a server, consists of: models, loaded and warm, and an engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from antiphon.decoding.search import make_search
 from antiphon.engine.engine import Deliver, Engine
 from antiphon.engine.process import Hosted
 from antiphon.engine.request import Call
-from antiphon.ids import EOS
+from antiphon.ids import BOS, EOS
 from antiphon.run import Model
 from antiphon.trace import trace
 
@@ -58,9 +58,20 @@ def _with_plain_attention(output: Any) -> dict[str, Any]:
     return asdict(output) | {"attention": [] if attention is None else attention.tolist()}
 
 
+@torch.inference_mode()
+def following(model: Model, source: Sequence[int], prefix: Sequence[int], count: int) -> list[int]:
+    """The most probable tokens after a prefix of the output, best first: none that ends it, or is no text."""
+    network = model.network
+    fed = torch.tensor([[BOS, *prefix]], device=network.device)
+    logits = network.decoder.logits(network.decoder.features(network.encode([source]), fed))[0, -1]
+    logits[: EOS + 1] = -torch.inf
+    found: list[int] = logits.topk(min(count, len(logits) - EOS - 1)).indices.tolist()
+    return found
+
+
 def explain(model: Model, text: str, settings: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     """A Trace of one decode, as plain values."""
     return asdict(trace(model, text, **arguments, **settings))
 
 
-METHODS: dict[str, Callable[..., Any]] = {"score": score, "align": align, "trace": explain}
+METHODS: dict[str, Callable[..., Any]] = {"score": score, "align": align, "following": following, "trace": explain}

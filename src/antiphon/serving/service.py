@@ -22,6 +22,7 @@ from antiphon.serving.account import current, overall
 from antiphon.serving.errors import RefusedError, invalid
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import BLANK, LONG_TEXT, Output, TextSide
+from antiphon.words import Word
 
 SHOWN = 40  # characters of a text in a message
 T = TypeVar("T")
@@ -61,10 +62,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """To one text: its n best outputs, best first. sentences: (source, best output) of each that it was split into."""
+    """To one text: its n best outputs, best first. sentences: each that it was split into, and its best output."""
 
     outputs: list[Output]
-    sentences: list[tuple[str, str]]
+    sentences: list[tuple[str, Output]]
     source_tokens: int
     times: Times | None = None
 
@@ -75,6 +76,14 @@ class Delta:
 
     text: str
     tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A word that could stand in an output, and the output that has it there."""
+
+    word: Word
+    output: Output
 
 
 class Service:
@@ -140,6 +149,25 @@ class Service:
             raise _refused(ended)
         assert isinstance(ended, Returned)
         return ended.value
+
+    async def alternatives(self, ask: Ask, count: int, client: Client = ANYBODY) -> list[Alternative]:
+        """The words that could come after the prefix, the most probable first, each with the best output that goes on
+        from it: for every token that is likely there, an output that is made to begin with it."""
+        (plan,) = await aside(ask.texts, partial(self._plan, ask))
+        if not plan.sources:
+            return []
+        (source,) = plan.sources
+        asked = {"source": source, "prefix": plan.prefix, "count": count}
+        tokens = await self.call(ask.model, "following", client, **asked)
+        plans = [replace(plan, prefix=(*plan.prefix, token)) for token in tokens]
+        with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
+            ended = [await _finished(ticket) for ticket in tickets]
+        outputs = [plan.answer([one]).outputs[0] for one in ended]
+        found = [Alternative(plan.side.word_after(ask.prefix, output), output) for output in outputs]
+        best: dict[str, Alternative] = {}
+        for one in sorted(found, key=lambda one: (one.word.probability, one.output.score), reverse=True):
+            best.setdefault(one.word.text, one)
+        return list(best.values())
 
     def check_length(self, name: str, text: str) -> list[int]:
         """The ids of a source. Refuses one that is too long for the model."""
@@ -325,8 +353,7 @@ class _Plan:
         count = max(map(len, found))
         ranked = [[outputs[min(rank, len(outputs) - 1)] for outputs in found] for rank in range(count)]
         outputs = [_stopped(_joined(self.segments, some), self.stop) for some in ranked]
-        best = [output.text for output in ranked[0]]
-        sentences = list(zip(self.segments.sentences, best, strict=True))
+        sentences = list(zip(self.segments.sentences, ranked[0], strict=True))
         current().answered(sum(map(len, self.sources)), outputs, ended)
         return Answer(outputs, sentences, sum(map(len, self.sources)), overall([end.times for end in ended]))
 

@@ -1,7 +1,7 @@
 """The native dialect: everything that the models and the engine can do, in their own words."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
 from antiphon.serving.service import Answer, Ask, Delta, Service, aside
-from antiphon.text_side import Output
+from antiphon.text_side import Output, TextSide
+from antiphon.words import Word
 
 WIDEST = 32  # beam_size and n_best
 
@@ -40,8 +41,8 @@ class GenerateRequest(Search):
     """What to answer, and how.
 
     prefix: what every output begins with. split: sentence takes a long text apart and keeps its layout. alignments:
-    attention of each output token over the source's. stream: server-sent events, for one text and its best output.
-    timeout: seconds after which nobody waits any more.
+    attention of each output token over the source's. words: how probable each word of an output is. stream:
+    server-sent events, for one text and its best output. timeout: seconds after which nobody waits any more.
     """
 
     text: str | Annotated[list[str], Field(min_length=1)]
@@ -51,13 +52,21 @@ class GenerateRequest(Search):
     language: str = Field("en", max_length=35)
     stop: list[Annotated[str, Field(min_length=1)]] = Field([], max_length=16)
     alignments: bool = False
+    words: bool = False
     stream: bool = False
     timeout: float | None = Field(None, gt=0)
 
 
+class GeneratedWord(BaseModel):
+    """A word as it stands in the text. probability: that of its tokens, each after those before it, multiplied."""
+
+    text: str
+    probability: float
+
+
 class GeneratedText(BaseModel):
     """One output. score: its log-probability (natural logarithm); token_scores: those of its tokens and its end;
-    finished: it ended by itself; attention: of each token over the source's, where asked for."""
+    finished: it ended by itself; attention: of each token over the source's, and words: where asked for."""
 
     text: str
     score: float
@@ -65,11 +74,15 @@ class GeneratedText(BaseModel):
     token_scores: list[float]
     finished: bool
     attention: list[list[float]] | None = None
+    words: list[GeneratedWord] | None = None
 
 
 class Sentence(BaseModel):
+    """One of a text that was split. words: of the target, where asked for."""
+
     source: str
     target: str
+    words: list[GeneratedWord] | None = None
 
 
 class GenerateResponse(BaseModel):
@@ -96,6 +109,32 @@ class ScoreResponse(BaseModel):
     model: str
     scores: list[float]
     tokens: list[int]
+
+
+class AlternativesRequest(Search):
+    """What else could come after a prefix of the output. text: what the output answers; count: how many tokens to
+    begin the next word with, which may come to fewer words."""
+
+    text: str
+    prefix: str = ""
+    model: str | None = None
+    count: int = Field(8, ge=1, le=32)
+    timeout: float | None = Field(None, gt=0)
+
+
+class AlternativeWord(BaseModel):
+    """The word, how probable it is there, and the output that goes on from it."""
+
+    word: str
+    probability: float
+    output: GeneratedText
+
+
+class AlternativesResponse(BaseModel):
+    """alternatives: the most probable word first."""
+
+    model: str
+    alternatives: list[AlternativeWord]
 
 
 class TraceRequest(Search):
@@ -145,16 +184,31 @@ def router(service: Service) -> APIRouter:
     async def generate(body: GenerateRequest, request: Request) -> Response:
         client = client_of(request)
         ask = _ask(body)
-        name, _ = service.side(body.model)
+        name, side = service.side(body.model)
+        respond = partial(_response, name, side, split=body.split == "sentence", words=body.words)
         if not body.stream:
             answers = await service.answer(ask, client)
-            content = _response(name, answers, body.split).model_dump_json(exclude_none=True)
+            content = respond(answers).model_dump_json(exclude_none=True)
             return Response(content, media_type="application/json")
         if len(ask.texts) > 1 or body.alignments:
             raise invalid("stream: takes one text, and no alignments.", "stream")
         parts = service.stream(ask, client)
         first = await anext(parts)
-        return StreamingResponse(_events(name, first, parts, body.split), media_type=EVENTS)
+        return StreamingResponse(_events(first, parts, respond), media_type=EVENTS)
+
+    @routes.post("/alternatives")
+    async def alternatives(body: AlternativesRequest, request: Request) -> AlternativesResponse:
+        name, side = service.side(body.model)
+        settings = _search(body) | {"n_best": 1}
+        ask = Ask([body.text], name, body.prefix, settings, timeout=body.timeout)
+        found = await service.alternatives(ask, body.count, client_of(request))
+        words = [
+            AlternativeWord(
+                word=one.word.text, probability=one.word.probability, output=_shown(one.output, side.words(one.output))
+            )
+            for one in found
+        ]
+        return AlternativesResponse(model=name, alternatives=words)
 
     @routes.post("/score")
     async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
@@ -200,14 +254,27 @@ def _ask(body: GenerateRequest) -> Ask:
     return Ask(texts, settings=_search(body), **same)
 
 
-def _response(name: str, answers: list[Answer], how: str) -> GenerateResponse:
-    sentences = [[Sentence(source=source, target=target) for source, target in answer.sentences] for answer in answers]
-    outputs = [[_shown(output) for output in answer.outputs] for answer in answers]
-    return GenerateResponse(model=name, outputs=outputs, sentences=sentences if how == "sentence" else None)
+def _response(name: str, side: TextSide, answers: list[Answer], split: bool, words: bool) -> GenerateResponse:
+    def words_of(output: Output) -> list[Word] | None:
+        return side.words(output) if words else None
+
+    outputs = [[_shown(output, None if split else words_of(output)) for output in answer.outputs] for answer in answers]
+    if not split:
+        return GenerateResponse(model=name, outputs=outputs)
+    sentences = [
+        [
+            Sentence(source=source, target=output.text, words=_shown_words(words_of(output)))
+            for source, output in answer.sentences
+        ]
+        for answer in answers
+    ]
+    return GenerateResponse(model=name, outputs=outputs, sentences=sentences)
 
 
 async def _events(
-    name: str, first: Delta | Answer, rest: AsyncGenerator[Delta | Answer, None], how: str
+    first: Delta | Answer,
+    rest: AsyncGenerator[Delta | Answer, None],
+    respond: Callable[[list[Answer]], GenerateResponse],
 ) -> AsyncIterator[str]:
     """`data: {"delta": ...}` for further text, and at the end the whole answer, or an error, as an event of that
     name."""
@@ -216,7 +283,7 @@ async def _events(
         try:
             while True:
                 if isinstance(part, Answer):
-                    answer = _response(name, [part], how).model_dump_json(exclude_none=True)
+                    answer = respond([part]).model_dump_json(exclude_none=True)
                     yield f"event: answer\ndata: {answer}\n\n"
                     return
                 yield f"data: {json.dumps({'delta': part.text}, ensure_ascii=False)}\n\n"
@@ -225,7 +292,7 @@ async def _events(
             yield f"event: error\ndata: {bytes(shape(error).body).decode()}\n\n"
 
 
-def _shown(output: Output) -> GeneratedText:
+def _shown(output: Output, words: list[Word] | None) -> GeneratedText:
     return GeneratedText(
         text=output.text,
         score=output.score,
@@ -233,4 +300,9 @@ def _shown(output: Output) -> GeneratedText:
         token_scores=output.token_scores,
         finished=output.finished,
         attention=output.attention,
+        words=_shown_words(words),
     )
+
+
+def _shown_words(words: list[Word] | None) -> list[GeneratedWord] | None:
+    return None if words is None else [GeneratedWord(text=one.text, probability=one.probability) for one in words]
