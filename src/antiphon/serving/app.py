@@ -11,9 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from antiphon.serving.account import Account
-from antiphon.serving.api import kserve, libretranslate, native, openai, operation
+from antiphon.serving.api import kserve, libretranslate, native, openai, operation, page, server
 from antiphon.serving.errors import RefusedError, from_validation, shown
 from antiphon.serving.keys import VARIABLE, Keys
+from antiphon.serving.load import Load
 from antiphon.serving.logs import log_request
 from antiphon.serving.metrics import Metrics
 from antiphon.serving.middleware import middleware
@@ -30,7 +31,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """
     service = Service(settings)
     keys = Keys(settings.api_keys, os.environ.get(VARIABLE))
-    metrics, traffic = Metrics(service), Traffic()
+    metrics, load, traffic = Metrics(service), Load(service), Traffic()
     provider = make_provider(settings.trace)
 
     @asynccontextmanager
@@ -43,7 +44,11 @@ def create_app(settings: ServerSettings) -> FastAPI:
         if provider is not None:
             await asyncio.to_thread(close, provider)
 
-    books: list[Callable[[Account], None]] = [partial(log_request, texts=settings.log_texts), metrics.record]
+    books: list[Callable[[Account], None]] = [
+        partial(log_request, texts=settings.log_texts),
+        metrics.record,
+        load.record,
+    ]
     app = FastAPI(
         title="Antiphon",
         description="Answers of encoder-decoder models.",
@@ -58,7 +63,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     for kind in (HTTPException, RequestValidationError, RefusedError):
         app.add_exception_handler(kind, _refused)
     app.include_router(operation.router(service, metrics, app.openapi))
+    app.include_router(page.router())
     app.include_router(native.router(service))
+    app.include_router(server.router(service, load))
     app.include_router(openai.router(service))
     app.include_router(libretranslate.router(service))
     app.include_router(kserve.router(service))

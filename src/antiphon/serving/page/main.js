@@ -1,0 +1,128 @@
+// The page: finds out what is served, and shows the view that the address names.
+
+import { connection, readServer, Unreachable, useKey } from "./api.js"
+import { find, h } from "./dom.js"
+
+/** @import {Context, ServerInfo, View} from "./types.js" */
+
+/** @type {Record<string, { title: string, load: () => Promise<{ create: (context: Context) => View }> }>} */
+const VIEWS = {
+  use: { title: "Use", load: () => import("./use.js") },
+  explain: { title: "Explain", load: () => import("./explain.js") },
+  compare: { title: "Compare", load: () => import("./compare.js") },
+  training: { title: "Training", load: () => import("./training.js") },
+  server: { title: "Server", load: () => import("./load.js") },
+}
+
+const main = find("#view")
+const notice = find("#notice")
+
+/** @type {Map<string, View>} */
+const made = new Map()
+/** @type {View | null} */
+let shown = null
+
+/** The view and its parameters that the address names: #use?text=... */
+function wanted() {
+  const [name = "", query = ""] = location.hash.slice(1).split("?", 2)
+  return { name: name in VIEWS ? name : "use", parameters: new URLSearchParams(query) }
+}
+
+/**
+ * @param {string} name
+ * @param {Record<string, string>} parameters
+ */
+function address(name, parameters) {
+  const query = new URLSearchParams(parameters).toString()
+  return `#${name}${query ? `?${query}` : ""}`
+}
+
+/**
+ * What the views are given.
+ * @param {ServerInfo} server
+ * @returns {Context}
+ */
+function contextOf(server) {
+  return {
+    server,
+    go: (view, parameters = {}) => {
+      location.hash = address(view, parameters)
+    },
+    keep: (parameters) => history.replaceState(null, "", address(wanted().name, parameters)),
+    announce: (message) => {
+      find("#announcement").textContent = message
+    },
+  }
+}
+
+/** @param {Context} context */
+async function show(context) {
+  const { name, parameters } = wanted()
+  const { title, load } = /** @type {(typeof VIEWS)[string]} */ (VIEWS[name])
+  const view = made.get(name) ?? (await load()).create(context)
+  if (wanted().name !== name) return // somebody was quicker
+  made.set(name, view)
+  if (shown !== view) {
+    shown?.hide()
+    main.replaceChildren(view.element)
+    shown = view
+  }
+  document.title = `${title} · Antiphon`
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page")
+    else link.removeAttribute("aria-current")
+  }
+  view.show(parameters)
+}
+
+/** @param {...(string | Node)} parts */
+function tell(...parts) {
+  notice.replaceChildren(...parts)
+  notice.hidden = parts.length === 0
+}
+
+connection.addEventListener("gone", (event) => {
+  const { detail } = /** @type {CustomEvent<string>} */ (event)
+  tell(h("strong", {}, detail), " What you wrote is kept; the page goes on by itself when the server is back.")
+})
+connection.addEventListener("back", () => tell())
+connection.addEventListener("key", () => tell(askForKey()))
+
+function askForKey() {
+  const field = h("input", { type: "password", autocomplete: "off", id: "key", required: true })
+  return h(
+    "form",
+    {
+      class: "key",
+      onsubmit: (/** @type {Event} */ event) => {
+        event.preventDefault()
+        useKey(field.value)
+        location.reload()
+      },
+    },
+    h("label", { for: "key" }, "This server asks for an API key:"),
+    field,
+    h("button", {}, "Use it"),
+  )
+}
+
+async function start() {
+  let server
+  try {
+    server = await readServer()
+  } catch (error) {
+    if (error instanceof Unreachable) connection.addEventListener("back", start, { once: true })
+    else if (error instanceof Error && notice.hidden) tell(error.message)
+    return
+  }
+  if (server.status !== "ready") {
+    find("#waiting").textContent = "The models are being loaded…"
+    setTimeout(start, 500)
+    return
+  }
+  const context = contextOf(server)
+  window.addEventListener("hashchange", () => show(context))
+  await show(context)
+}
+
+start()
