@@ -74,9 +74,10 @@ export function find(selector, within = document) {
   return /** @type {Kind} */ (found)
 }
 
-/** A share as people read it: 0.934 is 93%. @param {number} share */
+/** A share as people read it: 0.934 is 93%, 0.0004 is 0.04%. @param {number} share */
 export function percent(share) {
-  if (share > 0 && share < 0.005) return "<1%"
+  if (share < 0.00001) return "<0.001%"
+  if (share < 0.005) return `${Number((share * 100).toPrecision(1))}%`
   if (share < 1 && share > 0.995) return ">99%"
   return `${Math.round(share * 100)}%`
 }

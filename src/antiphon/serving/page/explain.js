@@ -1,6 +1,6 @@
 // The explanation: one text, one trace of its decode, and chapters that each show a part of it.
 
-import { isAborted, trace as askForTrace, connection } from "./api.js"
+import { trace as askForTrace, connection, isAborted } from "./api.js"
 import { h } from "./dom.js"
 import { create as createAttention } from "./explain/attention.js"
 import { create as createDecoder } from "./explain/decoder.js"
