@@ -216,6 +216,8 @@ def test_the_source_is_shown_as_the_decoder_sees_it(name: str) -> None:
     if source.summary is not None:
         torch.testing.assert_close(torch.tensor(source.summary), memory.summary[0].float(), atol=1e-5, rtol=0)
     assert found.architecture.attention == ("multi-head" if not recurrent else model.config.model.attention)
+    is_read = found.architecture.encoder in ("gru", "lstm")
+    assert found.architecture.bidirectional == (is_read and model.config.model.bidirectional)
 
 
 def test_the_projection_keeps_distances_in_a_plane() -> None:

@@ -148,6 +148,7 @@ def _outputs(model: Model, tree: Tree, search: BeamSearch | Sampling) -> list[Fi
 def _architecture(config: ModelConfig) -> Architecture:
     return Architecture(
         encoder=config.encoder,
+        bidirectional=config.encoder != "transformer" and config.bidirectional,
         decoder=config.decoder,
         attention=config.attention if _is_recurrent(config) else "multi-head",
         encoder_layers=config.encoder_layers,

@@ -17,9 +17,11 @@ Fate = Literal["kept", "finished", "pruned"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """What kind of model it is. attention: of the decoder to the source."""
+    """What kind of model it is. bidirectional: a recurrent encoder reads forwards for the first half of a vector, and
+    backwards for the second. attention: of the decoder to the source."""
 
     encoder: str
+    bidirectional: bool
     decoder: str
     attention: Literal["multi-head", "additive", "dot", "none"]
     encoder_layers: int

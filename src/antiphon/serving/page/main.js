@@ -5,13 +5,24 @@ import { find, h } from "./dom.js"
 
 /** @import {Context, ServerInfo, View} from "./types.js" */
 
-/** @type {Record<string, { title: string, load: () => Promise<{ create: (context: Context) => View }> }>} */
+/**
+ * What a view is: its title, its code, and its styles, which are loaded when it is first shown.
+ * @typedef {{ title: string, styles: string[], load: () => Promise<{ create: (context: Context) => View }> }} Kind
+ */
+
+const CHAPTERS = ["journey", "encoder", "decoder", "attention", "search"].map((name) => `explain/${name}`)
+
+/** @type {Record<string, Kind>} */
 const VIEWS = {
-  use: { title: "Use", load: () => import("./use.js") },
-  explain: { title: "Explain", load: () => import("./explain.js") },
-  compare: { title: "Compare", load: () => import("./compare.js") },
-  training: { title: "Training", load: () => import("./training.js") },
-  server: { title: "Server", load: () => import("./load.js") },
+  use: { title: "Use", styles: [], load: () => import("./use.js") },
+  explain: { title: "Explain", styles: ["explain", ...CHAPTERS], load: () => import("./explain.js") },
+  compare: {
+    title: "Compare",
+    styles: ["explain", "explain/attention", "compare"],
+    load: () => import("./compare.js"),
+  },
+  training: { title: "Training", styles: ["watch"], load: () => import("./training.js") },
+  server: { title: "Server", styles: ["watch"], load: () => import("./load.js") },
 }
 
 const main = find("#view")
@@ -55,12 +66,26 @@ function contextOf(server) {
   }
 }
 
+/** Loads a style sheet, unless it is there. @param {string} style */
+function dress(style) {
+  const href = `page/${style}.css`
+  if (document.querySelector(`link[href="${href}"]`)) return null
+  const link = h("link", { rel: "stylesheet", href })
+  const loaded = new Promise((resolve) => {
+    link.addEventListener("load", resolve)
+    link.addEventListener("error", resolve)
+  })
+  document.head.append(link)
+  return loaded
+}
+
 /** @param {Context} context */
 async function show(context) {
   const { name, parameters } = wanted()
-  const { title, load } = /** @type {(typeof VIEWS)[string]} */ (VIEWS[name])
-  const view = made.get(name) ?? (await load()).create(context)
+  const { title, styles, load } = /** @type {Kind} */ (VIEWS[name])
+  const [module] = await Promise.all([load(), ...styles.map(dress)])
   if (wanted().name !== name) return // somebody was quicker
+  const view = made.get(name) ?? module.create(context)
   made.set(name, view)
   if (shown !== view) {
     shown?.hide()

@@ -29,6 +29,7 @@ export interface ServerInfo {
   status: "ready" | "loading" | "stopping"
   models: ServedModel[]
   max_texts: number
+  watching: boolean
 }
 
 /** How to search: fields of a request; what is left out is the model's own. */
@@ -159,6 +160,8 @@ export interface Trace {
   prefix: string
   architecture: {
     encoder: string
+    /** a recurrent encoder reads forwards for the first half of a vector, and backwards for the second */
+    bidirectional: boolean
     decoder: string
     attention: string
     encoder_layers: number
@@ -202,6 +205,46 @@ export interface Load {
   answered: number
   p50: number | null
   p95: number | null
+}
+
+export interface RunSummary {
+  name: string
+  architecture: string
+  step: number
+  share: number
+  seconds: number
+  loss: number | null
+  metric: string
+  best: number | null
+  best_step: number | null
+  kept: string | null
+  live: boolean
+  changed: number
+  unreadable: number
+}
+
+export interface DevCurve {
+  steps: number[]
+  seconds: number[]
+  values: number[]
+}
+
+export interface RunSample {
+  source: string
+  reference: string
+  outputs: { step: number; output: string }[]
+}
+
+/** How a run went: updates in at most 400 bins, and each validation. */
+export interface RunCurves {
+  name: string
+  steps: number[]
+  seconds: number[]
+  loss: number[]
+  learning_rate: number[]
+  tokens_per_second: number[]
+  dev: Record<string, DevCurve>
+  samples: RunSample[]
 }
 
 /** What the views are given: the server as it was found, and a way to say something to all who look or listen. */

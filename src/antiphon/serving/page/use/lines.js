@@ -40,14 +40,12 @@ export function createLines(answer, modelName) {
   const element = h(
     "section",
     { class: "card stack use-lines", "aria-label": "A file of lines", hidden: true },
-    picker,
     head,
     progress,
     faults,
   )
   let controller = new AbortController()
   cancel.addEventListener("click", () => controller.abort())
-  button.append(picker)
 
   /** @param {File} file */
   async function run(file) {
@@ -99,7 +97,7 @@ export function createLines(answer, modelName) {
     picker.value = ""
   })
   acceptDrops(button, run)
-  return { button, element }
+  return { button: h("span", { class: "use-file" }, button, picker), element }
 }
 
 /**
