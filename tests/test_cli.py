@@ -283,6 +283,11 @@ def test_a_port_that_is_taken_is_told(cli: Cli, trained: Path) -> None:
         is_sentence(cli("serve", trained, "--port", taken.getsockname()[1]), "taken")
 
 
+def test_serving_nothing_and_watching_what_is_no_folder_are_told(cli: Cli, tmp_path: Path) -> None:
+    is_sentence(cli("serve"), "nothing to serve", "--watch")
+    is_sentence(cli("serve", "--watch", tmp_path / "none", "--port", 0), str(tmp_path / "none"), "no such folder")
+
+
 def test_a_corpus_without_its_package_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in [name for name in sys.modules if name.startswith("antiphon.data.corpora.g2p")]:
         monkeypatch.delitem(sys.modules, module)

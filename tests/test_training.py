@@ -15,12 +15,15 @@ import torch
 from laws.toys import VOCAB, float64, tiny
 
 from antiphon import files
-from antiphon.config import Config, TokenizerConfig, TrainingConfig, changed, load_config
+from antiphon.config import Config, MetricName, TokenizerConfig, TrainingConfig, changed, load_config
 from antiphon.data.batches import EncodedPairs
 from antiphon.data.pairs import Pair
+from antiphon.evaluation.summary import summarize
 from antiphon.model.dropout import Dropout
 from antiphon.model.seq2seq import Seq2Seq, build
+from antiphon.plots import read_curves
 from antiphon.run import Model
+from antiphon.text_side import Facts
 from antiphon.tokenizer import train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
@@ -29,6 +32,7 @@ from antiphon.training.loss import batch_loss
 from antiphon.training.optim import clip_gradients, learning_rate, make_optimizer
 from antiphon.training.precision import fastest_precision
 from antiphon.training.train import train
+from antiphon.training.validator import SAMPLES, Validator
 
 LETTERS = "abcdefg"
 
@@ -458,6 +462,50 @@ def test_metrics_have_a_line_for_each_step_and_each_validation(tmp_path: Path) -
     assert [line["step"] for line in lines if "dev_loss" in line] == [3, 6]
     assert [line["loss"] for line in steps] == [report.loss for report in running.listener.steps]  # type: ignore[attr-defined]
     assert lines[-1]["dev_exact_match"] == 0.0
+
+
+def test_samples_are_written_with_their_validation_and_are_nothing_to_the_loop(tmp_path: Path) -> None:
+    running = trainer(tmp_path, settings(max_steps=4, validations=2))
+    records = [{"anything": "at all"}]
+    running.validate = lambda: Validation(1.0, "exact_match", 0.0, 0.0, records)
+    running.fit()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    samples = [index for index, line in enumerate(lines) if "samples" in line]
+    assert [lines[index] for index in samples] == [{"step": step, "samples": records} for step in (2, 4)]
+    assert all("dev_loss" in lines[index - 1] for index in samples)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "loss"])
+def test_a_validation_samples_the_same_sources_from_the_shortest_to_the_longest(metric: MetricName) -> None:
+    pairs = [Pair(" ".join(LETTERS[:size]) + f" {LETTERS[end]}", "a") for size in (5, 3, 1, 4, 2) for end in range(4)]
+    pairs.append(Pair(pairs[0].source, "another reference"))
+    data = encoded(pairs)
+    words = TokenizerConfig(source="words", target="words", joint=False)
+    tokenizers = train_tokenizers([Pair(" ".join(LETTERS), " ".join(LETTERS))], words)
+    config = changed(load_config("tiny", None), {"training": {"metric": metric}})
+    model = Model.new(config, tokenizers, Facts(20, 20, 0, 0, 6, 6, 1.0, 0.0, ""))
+    model.network.eval()
+    validate = Validator(model, data)
+    with torch.inference_mode():
+        first, second = validate().samples, validate().samples
+    assert first == second
+    assert len({one["source"] for one in first}) == SAMPLES
+    lengths = [len(one["source"]) for one in first]
+    assert lengths == sorted(lengths)
+    assert (lengths[0], lengths[-1]) == (min(len(one.source) for one in pairs), max(len(one.source) for one in pairs))
+    assert [one["reference"] for one in first] == ["a"] * SAMPLES
+    assert [one["output"] for one in first] == model.generate([one["source"] for one in first], beam_size=1, n_best=1)
+
+
+def test_fewer_dev_sources_than_samples_are_all_sampled(tmp_path: Path) -> None:
+    words = ["training.max_steps=2", "training.validations=1", "model.d_model=16", "model.d_ff=16", "model.num_heads=2"]
+    pairs = random_pairs(40)
+    train(pairs[3:], tmp_path, dev=pairs[:3], config=load_config("tiny", None, words))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    (samples,) = [line["samples"] for line in lines if "samples" in line]
+    assert {one["source"] for one in samples} == {pair.source for pair in pairs[:3]}
+    assert summarize(tmp_path)["training"]["steps"] == 2
+    assert set(read_curves(tmp_path / "metrics.jsonl")) == {"loss", "dev_loss", "dev_bleu"}
 
 
 @pytest.mark.parametrize("end", ["", '{"step": 3, "lo', '{"step": 9, "loss": 1.0}\n{"step'])

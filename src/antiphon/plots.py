@@ -1,8 +1,9 @@
 """Pictures of a training run, drawn from what it wrote down.
 
-Reads `metrics.jsonl`: one JSON object a line, with "step" and either "loss" (training) or "dev_loss" and
-other "dev_..." numbers (validation). Steps that a resumed run did again count once, with what was written
-last. This file knows nothing of models, needs no display and leaves matplotlib's global state alone.
+Reads `metrics.jsonl`: one JSON object a line, with "step" and either "loss" (training), or "dev_loss" and
+other "dev_..." numbers (validation), or what is no number and not drawn. Steps that a resumed run did again
+count once, with what was written last. This file knows nothing of models, needs no display and leaves
+matplotlib's global state alone.
 """
 
 import json

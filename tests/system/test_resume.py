@@ -261,7 +261,8 @@ def test_a_run_killed_again_and_again_is_one_that_never_stopped(tmp_path: Path) 
             hits += kill_at_random_moments(served, out, kind, 15, dice)
             served.begin(out, kind, resume=True)
             assert served.end() == 0
-            assert len(told(out)) == STEPS + STEPS // 2 + 1  # updates, validations, and which weights were kept
+            # updates, validations, their samples, and which weights were kept
+            assert len(told(out)) == STEPS + 2 * (STEPS // 2) + 1
             assert_same_run(out, whole)
     assert hits >= 20
 

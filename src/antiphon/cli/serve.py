@@ -10,17 +10,23 @@ from antiphon.cli.flags import Device, Precision, PrecisionFlag
 
 def serve(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="RUN...", help="Folders that `antiphon train` wrote; NAME=RUN chooses a name.", show_default=False
         ),
-    ],
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8000,
     workers: Annotated[
         int | None, typer.Option(help="Engine processes; 0: a thread of the server.", min=0, show_default="one a core")
+    ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Show the trainings in it, live; RUN may be left out then.", show_default="none"
+        ),
     ] = None,
     device: Device = "cpu",
     precision: PrecisionFlag = Precision.auto,
@@ -49,7 +55,8 @@ def serve(
     from antiphon.serving.settings import best_workers, runs_by_name, server_settings
 
     settings = server_settings(
-        runs=runs_by_name(runs),
+        runs=runs_by_name(runs or []),
+        watch=watch,
         device=device,
         precision=precision.value,
         workers=best_workers(device) if workers is None else workers,

@@ -77,7 +77,7 @@ def _history(metrics: Path) -> dict[str, Any]:
             validations.append(entry)
         elif "kept" in entry:
             kept = {"kept": entry["kept"], f"best_{entry['metric']}": entry["value"]}
-        else:
+        elif "loss" in entry:
             last = entry
     history: dict[str, Any] = {"steps": last.get("step", 0), "seconds": round(last.get("seconds", 0.0), 1)}
     if validations:

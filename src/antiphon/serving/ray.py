@@ -41,7 +41,7 @@ class ReplicaSettings(ServerSettings):
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:
-        for place in (*self.runs.values(), self.api_keys):
+        for place in (*self.runs.values(), self.watch, self.api_keys):
             if place is not None and not place.is_absolute():
                 message = f"{place}: replicas run on other machines, in folders of their own; give the path from / on."
                 raise ValueError(message)

@@ -67,12 +67,20 @@ class _Server(uvicorn.Server):
         service = self.app.state.service
         if service.is_ready and not self._announced:
             self._announced = True
-            print(f"Serving {', '.join(service.sides)} at {self._place} (API page: {self._place}/docs)")
-            body = '\'{"text": "..."}\''
-            print(f"Try: curl -s {self._place}/v1/generate -H 'content-type: application/json' -d {body}", flush=True)
+            self._announce()
         if counter % 10 == 0:
             self._close_quiet(time.monotonic())
         return self.app.state.failure is not None or await super().on_tick(counter)
+
+    def _announce(self) -> None:
+        service, place = self.app.state.service, self._place
+        if service.sides:
+            print(f"Serving {', '.join(service.sides)} at {place} (API page: {place}/docs)")
+            body = '\'{"text": "..."}\''
+            print(f"Try: curl -s {place}/v1/generate -H 'content-type: application/json' -d {body}")
+        if service.settings.watch is not None:
+            print(f"Watching the trainings in {service.settings.watch} at {place}/#training")
+        sys.stdout.flush()
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -92,7 +92,8 @@ class Service:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.sides = {name: TextSide.load(run) for name, run in settings.runs.items()}
-        self.pool = EnginePool(Hosted(settings.runs, settings.device, settings.precision), settings.workers)
+        workers = settings.workers if settings.runs else 0  # processes that could do nothing
+        self.pool = EnginePool(Hosted(settings.runs, settings.device, settings.precision), workers)
         self.draining = False
         self._outstanding: Counter[str] = Counter()  # requests of each client
         self._took: deque[float] = deque([1.0], maxlen=64)  # seconds that the last requests took
@@ -103,6 +104,9 @@ class Service:
 
     def side(self, model: str | None) -> tuple[str, TextSide]:
         """The name and text side of a model."""
+        if not self.sides:
+            told = "no model is served: this server only watches trainings; begin it with a run to serve."
+            raise RefusedError(404, "not_found", told, "model")
         name = model if model is not None else next(iter(self.sides))
         if name not in self.sides:
             raise RefusedError(

@@ -17,7 +17,8 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    runs: dict[str, Path] = Field(min_length=1, description="the run folder of each model by the name it is served as")
+    runs: dict[str, Path] = Field({}, description="the run folder of each model by the name it is served as")
+    watch: Path | None = Field(None, description="the folder whose trainings are shown; then runs may be left out")
     languages: dict[str, tuple[str, str]] = Field(
         {}, description="(source, target) codes of a model whose name does not end with them, as NAME-en-fr does"
     )
@@ -37,6 +38,12 @@ class ServerSettings(BaseModel):
     trace: bool = Field(False, description="spans for OpenTelemetry; they are made too where its variables are set")
 
     @model_validator(mode="after")
+    def _check_purpose(self) -> Self:
+        if not self.runs and self.watch is None:
+            raise ValueError("there is nothing to serve; give a run that was trained, or a folder to --watch.")
+        return self
+
+    @model_validator(mode="after")
     def _check_names(self) -> Self:
         for name in self.runs:
             if not name or name != name.strip() or "/" in name or not name.isprintable():
@@ -54,7 +61,8 @@ class ServerSettings(BaseModel):
     def _check_languages(self) -> Self:
         for name, pair in self.languages.items():
             if name not in self.runs:
-                raise ValueError(f"languages: model {name!r} is not served; there are {', '.join(self.runs)}.")
+                served = f"there are {', '.join(self.runs)}" if self.runs else "no model is"
+                raise ValueError(f"languages: model {name!r} is not served; {served}.")
             for code in pair:
                 if not CODE.fullmatch(code):
                     raise ValueError(f"languages: {code!r} of model {name!r}: expected a code such as en or pt-BR.")

@@ -6,10 +6,10 @@ It knows ids and no text. What a validation is, it is told; what it reports goes
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 
@@ -42,12 +42,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Validation:
-    """How good the model is on the dev set. score: higher is better, whatever the metric."""
+    """How good the model is on the dev set. score: higher is better, whatever the metric. samples: plain records to
+    look at, which metrics.jsonl keeps."""
 
     loss: float
     metric: str
     value: float
     score: float
+    samples: Sequence[dict[str, Any]] = ()
 
 
 class Listener(Protocol):
@@ -191,6 +193,8 @@ class Trainer:
             "seconds": progress.seconds,
         }
         log.write(json.dumps(line) + "\n")
+        if found.samples:
+            log.write(json.dumps({"step": progress.step, "samples": found.samples}) + "\n")
         self._save()
         self.listener.validated(progress.step, found, best)
 

@@ -42,11 +42,12 @@ class ServedModel(BaseModel):
 
 
 class ServerResponse(BaseModel):
-    """status: ready, loading or stopping. max_texts: in one request."""
+    """status: ready, loading or stopping. max_texts: in one request. watching: trainings are shown, at /v1/runs."""
 
     status: str
     models: list[ServedModel]
     max_texts: int
+    watching: bool
 
 
 class LoadResponse(BaseModel):
@@ -82,7 +83,10 @@ def router(service: Service, load: Load) -> APIRouter:
         pairs = language_pairs(service.sides, service.settings.languages)
         models = [_model(name, side, pairs.get(name)) for name, side in service.sides.items()]
         status = "stopping" if service.draining else "ready" if service.is_ready else "loading"
-        return ServerResponse(status=status, models=models, max_texts=service.settings.max_texts)
+        settings = service.settings
+        return ServerResponse(
+            status=status, models=models, max_texts=settings.max_texts, watching=settings.watch is not None
+        )
 
     @routes.get("/load")
     async def read_load() -> LoadResponse:

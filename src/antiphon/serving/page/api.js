@@ -1,6 +1,6 @@
 // The one way to the server. What it refuses, and that it cannot be reached, are errors with a sentence to show.
 
-/** @import {AlternativeWord, GenerateRequest, GenerateResponse, Load, Search, ServerInfo, Trace, TraceRequest} from "./types.js" */
+/** @import {AlternativeWord, GenerateRequest, GenerateResponse, Load, RunCurves, RunSummary, Search, ServerInfo, Trace, TraceRequest} from "./types.js" */
 
 const KEY = "antiphon.key"
 const PATIENCE = 2000 // milliseconds between two looks for a server that is gone
@@ -98,6 +98,20 @@ export async function readServer() {
 /** @returns {Promise<Load>} */
 export async function readLoad() {
   return (await ask("v1/load")).json()
+}
+
+/** The trainings in the folder that is watched. @returns {Promise<RunSummary[]>} */
+export async function readRuns() {
+  return (await (await ask("v1/runs")).json()).runs
+}
+
+/**
+ * @param {string[]} names
+ * @returns {Promise<RunCurves[]>}
+ */
+export async function readCurves(names) {
+  const query = new URLSearchParams(names.map((name) => ["name", name]))
+  return (await (await ask(`v1/runs/curves?${query}`)).json()).runs
 }
 
 /**
