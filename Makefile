@@ -1,6 +1,6 @@
 # make demo [ARGS=--no-serve]   train the demo's models from nothing, measure them, serve one
 # make test [ARGS=...]          all tests; ARGS="-m 'not slow'" runs the quick ones
-# make check                    format, lint, types
+# make check                    format, lint, types; of the page too, with Node.js
 #
 # Each sets up .venv first, and again only when pyproject.toml has changed.
 
@@ -20,10 +20,11 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/.installed-dev
+check: .venv/.installed-dev node_modules/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	npm run --silent check
 
 .venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -41,3 +42,8 @@ check: .venv/.installed-dev
 	@echo "Installing Antiphon and what its tests need into .venv (a few minutes the first time)"
 	@$(BIN)/python -m pip install -q -e ".[dev]"
 	@touch .venv/.installed $@
+
+node_modules/.installed: package-lock.json
+	@command -v npm > /dev/null || { echo "The page is checked with Node.js 20 or newer, and there is no npm; install it."; exit 1; }
+	@npm ci --silent --no-audit --no-fund
+	@touch $@

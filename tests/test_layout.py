@@ -171,3 +171,9 @@ def test_an_import_costs_nothing_heavy(module: str) -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == [], f"importing {module} brings these in; import them where they are used"
+
+
+def test_a_server_s_own_process_has_no_torch() -> None:
+    program = "import sys, antiphon.serving.app, antiphon.serving.api.watch; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["False"], "engines of other processes have it; the server is quick without"

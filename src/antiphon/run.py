@@ -30,7 +30,7 @@ from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, TextSide
 from antiphon.tokenizer import TokenizerPair
 
-WEIGHTS, METRICS, LOSS_CURVE, CHECKPOINTS = "model.safetensors", "metrics.jsonl", "loss.png", "checkpoints"
+WEIGHTS, LOSS_CURVE = "model.safetensors", "loss.png"
 FEWEST_SOURCES = 8  # for a worker
 SCORE_TOKENS = 4096  # padded target tokens scored at once
 

@@ -18,7 +18,7 @@ from antiphon.ids import EOS
 from antiphon.tokenizer import UNKNOWN_TEXT, Tokenizer, TokenizerPair
 from antiphon.words import Word, words_of
 
-CONFIG, FACTS = "config.json", "facts.json"
+CONFIG, FACTS, METRICS, CHECKPOINTS = "config.json", "facts.json", "metrics.jsonl", "checkpoints"  # of a run folder
 LONG_TEXT = 4096  # characters
 
 

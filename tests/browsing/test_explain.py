@@ -65,7 +65,7 @@ def test_neighbours_are_the_nearest_by_angle(watched: Watched, server: Server) -
     nearest = max((index for index in range(len(norms)) if index != 1), key=lambda index: cosine(1, index))
     page.locator("#encoder .enc-chip").nth(1).hover()
     card = page.locator("#encoder .card").filter(has=page.locator(".enc-map"))
-    expect(card).to_contain_text(f"{shown(source['pieces'][nearest])} {cosine(1, nearest):.2f}")
+    expect(card).to_contain_text(f"{shown(source['pieces'][nearest])} {cosine(1, nearest):+.2f}")
 
 
 @pytest.mark.parametrize("model", ["recurrent-en-fr", "blind-en-fr"])

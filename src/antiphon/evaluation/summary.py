@@ -7,8 +7,8 @@ from typing import Any
 
 from antiphon import kernels, tokenizer
 from antiphon.model.packed import WORTH, gain
-from antiphon.run import CHECKPOINTS, METRICS, WEIGHTS, Model
-from antiphon.text_side import read_config, read_facts
+from antiphon.run import WEIGHTS, Model
+from antiphon.text_side import CHECKPOINTS, METRICS, read_config, read_facts
 
 
 def summarize(folder: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from antiphon.serving.account import Account
-from antiphon.serving.api import kserve, libretranslate, native, openai, operation, page, server, watch
+from antiphon.serving.api import kserve, libretranslate, native, openai, operation, page, server
 from antiphon.serving.errors import RefusedError, from_validation, shown
 from antiphon.serving.keys import VARIABLE, Keys
 from antiphon.serving.load import Load
@@ -23,7 +23,6 @@ from antiphon.serving.middleware.traffic import Traffic
 from antiphon.serving.refusals import refusal
 from antiphon.serving.service import Service
 from antiphon.serving.settings import ServerSettings
-from antiphon.serving.watch import Watcher
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -69,7 +68,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.include_router(native.router(service))
     app.include_router(server.router(service, load))
     if settings.watch is not None:
-        app.include_router(watch.router(Watcher(settings.watch)))
+        from antiphon.serving.api import watch  # brings numpy
+
+        app.include_router(watch.router(settings.watch))
     app.include_router(openai.router(service))
     app.include_router(libretranslate.router(service))
     app.include_router(kserve.router(service))

@@ -19,9 +19,8 @@ import numpy as np
 
 from antiphon import metrics
 from antiphon.config import Config
-from antiphon.run import CHECKPOINTS, METRICS
 from antiphon.serving.errors import RefusedError, shown
-from antiphon.text_side import CONFIG, read_config
+from antiphon.text_side import CHECKPOINTS, CONFIG, METRICS, read_config
 
 DEPTH = 4  # folders below the one that is watched
 POINTS = 400  # of a curve at most

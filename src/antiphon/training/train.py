@@ -14,8 +14,8 @@ from antiphon import run, text_side, tokenizer
 from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
-from antiphon.run import CHECKPOINTS, METRICS, Model
-from antiphon.text_side import Facts
+from antiphon.run import Model
+from antiphon.text_side import CHECKPOINTS, METRICS, Facts
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query
@@ -28,8 +29,9 @@ class CurvesResponse(BaseModel):
     runs: list[Curves]
 
 
-def router(watcher: Watcher) -> APIRouter:
-    """The routes."""
+def router(folder: Path) -> APIRouter:
+    """The routes, of the trainings in a folder. Raises ValueError when there is no such folder."""
+    watcher = Watcher(folder)
     routes = APIRouter(prefix="/v1/runs", tags=["training"], route_class=shaped_by(shape), responses=REFUSALS)
     reader = ThreadPoolExecutor(1, "watch")  # one at a time, even where a client has left
 

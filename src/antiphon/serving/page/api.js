@@ -193,3 +193,14 @@ function parse(event) {
 export function isAborted(error) {
   return error instanceof DOMException && error.name === "AbortError"
 }
+
+/**
+ * What to say of an error beside what was asked: why the server refused it. That the server is gone is told for the whole
+ * page, and a request that is not wanted any more needs no word. Throws what is a fault of the page.
+ * @param {unknown} error
+ */
+export function sentenceOf(error) {
+  if (error instanceof Refused) return error.message
+  if (error instanceof Unreachable || isAborted(error)) return ""
+  throw error
+}

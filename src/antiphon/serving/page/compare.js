@@ -1,6 +1,6 @@
 // Two models side by side on one text: what each says, how sure it is of every piece, and where it looks.
 
-import { trace as askForTrace, connection, isAborted } from "./api.js"
+import { trace as askForTrace, connection, isAborted, sentenceOf } from "./api.js"
 import { h, percent, visible } from "./dom.js"
 import { heatTable } from "./explain/attention.js"
 import { signed } from "./explain/tree.js"
@@ -149,7 +149,7 @@ function createSide(server, name) {
       } catch (failure) {
         if (isAborted(failure)) return
         side.trace = null
-        error.textContent = failure instanceof Error ? failure.message : String(failure)
+        error.textContent = sentenceOf(failure)
       }
       element.removeAttribute("aria-busy")
       body.replaceChildren(...(side.trace ? partsOf(side.trace, where) : []))

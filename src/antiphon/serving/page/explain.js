@@ -1,6 +1,6 @@
 // The explanation: one text, one trace of its decode, and chapters that each show a part of it.
 
-import { trace as askForTrace, connection, isAborted } from "./api.js"
+import { trace as askForTrace, connection, isAborted, sentenceOf } from "./api.js"
 import { h } from "./dom.js"
 import { create as createAttention } from "./explain/attention.js"
 import { create as createDecoder } from "./explain/decoder.js"
@@ -80,7 +80,7 @@ export function create(context) {
       present(found)
     } catch (error) {
       if (isAborted(error)) return
-      if (error instanceof Error) told.textContent = error.message
+      told.textContent = sentenceOf(error)
     }
     element.removeAttribute("aria-busy")
   }

@@ -6,23 +6,26 @@ import { find, h } from "./dom.js"
 /** @import {Context, ServerInfo, View} from "./types.js" */
 
 /**
- * What a view is: its title, its code, and its styles, which are loaded when it is first shown.
- * @typedef {{ title: string, styles: string[], load: () => Promise<{ create: (context: Context) => View }> }} Kind
+ * A view: its code, its styles, which are loaded when it is first shown, and whether there is nothing to see without a
+ * model.
+ * @typedef {{ title: string, needsModel: boolean, styles: string[], load: () => Promise<Code> }} Kind
+ * @typedef {{ create: (context: Context) => View }} Code
  */
 
 const CHAPTERS = ["journey", "encoder", "decoder", "attention", "search"].map((name) => `explain/${name}`)
 
 /** @type {Record<string, Kind>} */
 const VIEWS = {
-  use: { title: "Use", styles: [], load: () => import("./use.js") },
-  explain: { title: "Explain", styles: ["explain", ...CHAPTERS], load: () => import("./explain.js") },
+  use: { title: "Use", needsModel: true, styles: [], load: () => import("./use.js") },
+  explain: { title: "Explain", needsModel: true, styles: ["explain", ...CHAPTERS], load: () => import("./explain.js") },
   compare: {
     title: "Compare",
-    styles: ["explain", "explain/attention", "compare"],
+    needsModel: true,
+    styles: ["explain/attention", "compare"],
     load: () => import("./compare.js"),
   },
-  training: { title: "Training", styles: ["watch"], load: () => import("./training.js") },
-  server: { title: "Server", styles: ["watch"], load: () => import("./load.js") },
+  training: { title: "Training", needsModel: false, styles: ["watch"], load: () => import("./training.js") },
+  server: { title: "Server", needsModel: false, styles: ["watch"], load: () => import("./load.js") },
 }
 
 const main = find("#view")
@@ -35,8 +38,8 @@ let shown = null
 
 /** The view and its parameters that the address names: #use?text=... */
 function wanted() {
-  const [name = "", query = ""] = location.hash.slice(1).split("?", 2)
-  return { name: name in VIEWS ? name : "use", parameters: new URLSearchParams(query) }
+  const [, name = "", query = ""] = /^#?([^?]*)\??(.*)$/s.exec(location.hash) ?? []
+  return { name: Object.hasOwn(VIEWS, name) ? name : "use", parameters: new URLSearchParams(query) }
 }
 
 /**
@@ -82,10 +85,11 @@ function dress(style) {
 /** @param {Context} context */
 async function show(context) {
   const { name, parameters } = wanted()
-  const { title, styles, load } = /** @type {Kind} */ (VIEWS[name])
-  const [module] = await Promise.all([load(), ...styles.map(dress)])
+  const { title, needsModel, styles, load } = /** @type {Kind} */ (VIEWS[name])
+  const isIdle = needsModel && context.server.models.length === 0
+  const [code] = await Promise.all([isIdle ? { create: withoutModels } : load(), ...styles.map(dress)])
   if (wanted().name !== name) return // somebody was quicker
-  const view = made.get(name) ?? module.create(context)
+  const view = made.get(name) ?? code.create(context)
   made.set(name, view)
   if (shown !== view) {
     shown?.hide()
@@ -98,6 +102,13 @@ async function show(context) {
     else link.removeAttribute("aria-current")
   }
   view.show(parameters)
+}
+
+/** @returns {View} */
+function withoutModels() {
+  const training = h("a", { href: "#training" }, "watch the trainings")
+  const line = h("p", { class: "empty" }, "No model is served here; you can ", training, ".")
+  return { element: line, show() {}, hide() {} }
 }
 
 /** @param {...(string | Node)} parts */

@@ -1,6 +1,6 @@
 // Using a model: the source on the left, the output on the right, written while one types; any word of it can be changed.
 
-import { alternatives, connection, generate, isAborted, stream } from "./api.js"
+import { alternatives, connection, generate, isAborted, sentenceOf, stream } from "./api.js"
 import { find, h } from "./dom.js"
 import { describe, modelChoice } from "./models.js"
 import { createHistory } from "./use/history.js"
@@ -21,19 +21,7 @@ const SETTLED = 1500 // and before it becomes a part of the history
  * @returns {View}
  */
 export function create(context) {
-  if (context.server.models.length === 0) return withoutModels()
   return new Use(context)
-}
-
-/** @returns {View} */
-function withoutModels() {
-  const line = h(
-    "p",
-    { class: "empty" },
-    "No model is served here. ",
-    h("a", { href: "#training" }, "Watch the training"),
-  )
-  return { element: line, show() {}, hide() {} }
 }
 
 /** @implements {View} */
@@ -179,7 +167,7 @@ class Use {
     } catch (error) {
       if (isAborted(error)) return
       this.output.stop()
-      if (error instanceof Error) this.told.textContent = error.message
+      this.told.textContent = sentenceOf(error)
     }
   }
 
@@ -244,7 +232,7 @@ class Use {
       }))
       this.versions.present(index, sentence, found)
     } catch (error) {
-      if (!isAborted(error) && error instanceof Error) this.told.textContent = error.message
+      this.told.textContent = sentenceOf(error)
     }
   }
 

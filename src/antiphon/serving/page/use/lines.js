@@ -50,7 +50,8 @@ export function createLines(answer, modelName) {
   /** @param {File} file */
   async function run(file) {
     controller.abort()
-    controller = new AbortController()
+    const own = new AbortController()
+    controller = own
     element.hidden = false
     download.hidden = true
     cancel.hidden = false
@@ -58,14 +59,16 @@ export function createLines(answer, modelName) {
     name.textContent = file.name
     const lines = linesOf(await file.text())
     try {
-      const { outputs, refused } = await answerAll(lines, answer, controller.signal, (done) => {
+      const { outputs, refused } = await answerAll(lines, answer, own.signal, (done) => {
         progress.value = lines.length ? done / lines.length : 1
         state.textContent = `${done.toLocaleString("en")} of ${lines.length.toLocaleString("en")} lines`
       })
       offer(file.name, outputs)
       tellFaults(refused)
     } catch (error) {
-      state.textContent = isAborted(error) ? "Cancelled." : String(error instanceof Error ? error.message : error)
+      if (!isAborted(error)) throw error
+      if (own !== controller) return // another file has taken its place
+      state.textContent = "Cancelled."
     }
     cancel.hidden = true
   }

@@ -1,6 +1,6 @@
 // The output: its sentences, and their words shaded where the model was unsure; each word can be changed for another.
 
-import { isAborted } from "../api.js"
+import { sentenceOf } from "../api.js"
 import { h, percent } from "../dom.js"
 import { createPicker } from "./picker.js"
 
@@ -191,7 +191,7 @@ class Output {
         this.replace(index, next, place + 1)
       })
     } catch (error) {
-      if (!isAborted(error) && error instanceof Error) this.picker.tell(error.message)
+      this.picker.tell(sentenceOf(error))
     }
   }
 }
