@@ -132,7 +132,7 @@ def test_a_server_that_is_gone_and_back_loses_nothing(browser: Browser, runs: Pa
         page.get_by_label("English").fill(f"{TEXT} {TEXT}")
         notice = page.get_by_role("alert").filter(has_text="cannot be reached")
         expect(notice).to_contain_text("What you wrote is kept")
-        expect(page.locator(".use .error")).to_have_text("")
+        expect(page.locator(".use p.error")).to_have_text("")
         expect(page.get_by_label("English")).to_have_value(f"{TEXT} {TEXT}")
         server.begin()
         expect(notice).to_be_hidden(timeout=30_000)

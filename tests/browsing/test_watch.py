@@ -29,7 +29,7 @@ def test_trainings_are_listed_and_laid_over_one_another(watched: Watched, server
     lines = charts.first.locator("polyline.watch-line")
     before = lines.count()
     runs.last.get_by_role("checkbox").check()
-    expect(lines).to_have_count(before + 1)
+    expect(lines).to_have_count(before + 2)  # of the training, and of the validations
 
 
 def test_samples_show_how_the_outputs_became_better(watched: Watched, server: Server) -> None:

@@ -143,11 +143,15 @@ class Training {
     this.body.hidden = runs.length === 0
     const names = new Set(runs.map((run) => run.name))
     const known = [...(this.ticked?.keys() ?? [])].some((name) => names.has(name))
-    if (!this.ticked || (this.ticked.size > 0 && !known))
-      this.ticked = new Map(runs.slice(0, AT_FIRST).map((run, index) => [run.name, index]))
+    const isFirst = !this.ticked || (this.ticked.size > 0 && !known)
+    if (isFirst) this.ticked = new Map(runs.slice(0, AT_FIRST).map((run, index) => [run.name, index]))
     for (const [name, row] of this.rows) if (!names.has(name)) row.element.remove()
     this.rows = new Map([...this.rows].filter(([name]) => names.has(name)))
-    for (const run of runs.toReversed()) if (!this.rows.has(run.name)) this.add(run)
+    for (const run of runs.toReversed()) {
+      if (this.rows.has(run.name)) continue
+      this.add(run)
+      if (!isFirst && run.live) this.take(run.name) // somebody has just begun it
+    }
     for (const run of runs) this.rows.get(run.name)?.update(run)
     this.mark()
   }
@@ -164,15 +168,21 @@ class Training {
    * @param {boolean} wanted
    */
   tick(name, wanted) {
-    const ticked = this.ticked ?? new Map()
-    const taken = new Set(ticked.values())
-    if (wanted) ticked.set(name, Array.from({ length: SLOTS }, (_, slot) => slot).find((slot) => !taken.has(slot)) ?? 0)
-    else ticked.delete(name)
-    this.ticked = ticked
-    this.context.keep({ runs: [...ticked.keys()].join(",") })
+    if (wanted) this.take(name)
+    else this.ticked?.delete(name)
+    this.context.keep({ runs: [...(this.ticked?.keys() ?? [])].join(",") })
     this.mark()
     this.draw()
     this.look()
+  }
+
+  /** Gives a run the first line that is free, if there is one. @param {string} name */
+  take(name) {
+    const ticked = this.ticked ?? new Map()
+    const taken = new Set(ticked.values())
+    const free = Array.from({ length: SLOTS }, (_, slot) => slot).find((slot) => !taken.has(slot))
+    if (free !== undefined) ticked.set(name, free)
+    this.ticked = ticked
   }
 
   /** Shows which runs are looked at. There are so many lines to tell apart, and no more. */
