@@ -17,7 +17,7 @@ from antiphon.training.train import train
 
 HERE = Path(__file__).parent
 NUM_PAIRS, NUM_DEV = 100_000, 500
-MINUTES = 1.5
+MINUTES = 2.0
 SEED = 1
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -75,7 +75,7 @@ class _Server(uvicorn.Server):
     def _announce(self) -> None:
         service, place = self.app.state.service, self._place
         if service.sides:
-            print(f"Serving {', '.join(service.sides)} at {place} (API page: {place}/docs)")
+            print(f"Serving {', '.join(service.sides)} at {place}, a page to use it by (its API: {place}/docs)")
             body = '\'{"text": "..."}\''
             print(f"Try: curl -s {place}/v1/generate -H 'content-type: application/json' -d {body}")
         if service.settings.watch is not None:

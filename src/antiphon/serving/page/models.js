@@ -38,8 +38,8 @@ function titleOf(model) {
 /** What kind of network it is, in a few words. @param {ServedModel} model */
 export function describe(model) {
   const parts = [
-    `${model.encoder} encoder, ${layers(model.encoder_layers)}`,
-    `${model.decoder} decoder, ${layers(model.decoder_layers)}`,
+    `${titleOfKind(model.encoder)} encoder, ${layers(model.encoder_layers)}`,
+    `${titleOfKind(model.decoder)} decoder, ${layers(model.decoder_layers)}`,
     model.attention === "none" ? "no attention" : `${model.attention} attention`,
     `vectors of ${model.d_model}`,
   ]
@@ -49,4 +49,9 @@ export function describe(model) {
 /** @param {number} count */
 function layers(count) {
   return count === 1 ? "1 layer" : `${count} layers`
+}
+
+/** @param {string} kind */
+function titleOfKind(kind) {
+  return kind === "transformer" ? "transformer" : kind.toUpperCase()
 }
