@@ -52,7 +52,7 @@ def test_the_first_view_loads_little(watched: Watched) -> None:
     assets = read_assets()
     names = [name.removeprefix("page/").partition("#")[0] or "index.html" for name in files]
     assert sum(len(assets[name].body) for name in names) <= FIRST
-    assert sum(files.values()) <= PACKED
+    assert sum(files.values()) <= PACKED, files
 
 
 def test_nothing_may_be_loaded_from_elsewhere(watched: Watched, server: Server) -> None:
