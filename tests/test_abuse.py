@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from antiphon.config import load_config
@@ -434,7 +435,7 @@ def test_the_document_of_the_api_is_true(address: str) -> None:
     """What it says may be sent, and what may not, has the answers that it says.
 
     Left out: that all it says may be sent is answered. How long a text may be, which models there are, and that each
-    source has a target, are told by no schema.
+    source has a target, are told by no schema; and 504 is what a tiny timeout asks for.
     """
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     few = hypothesis_settings(
@@ -447,7 +448,7 @@ def test_the_document_of_the_api_is_true(address: str) -> None:
         def ask(case: schemathesis.Case) -> None:
             answer = case.call(session=session, timeout=PATIENCE)
             assert answer.status_code in FINE
-            case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+            case.validate_response(answer, excluded_checks=[positive_data_acceptance, not_a_server_error])
 
         for operation in operations:
             few(given(case=operation.as_strategy())(ask))()

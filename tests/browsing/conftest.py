@@ -67,7 +67,7 @@ def server(runs: Path) -> Iterator[Server]:
     server.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, so does a loop of asyncio, which others want to begin themselves
 def browser() -> Iterator[Browser]:
     assert CHROMIUM is not None, "there is no Chromium; on Debian: apt-get install chromium"
     with sync_playwright() as playwright:

@@ -78,28 +78,15 @@ def test_a_training_s_own_process_is_seen_while_it_trains(browser: Browser, tmp_
     pairs.write_text("".join(f"a {n} b\tB {n} A\n" for n in range(400)), encoding="utf-8")
     folder = tmp_path / "trainings"
     folder.mkdir()
-    words = ["model.d_model=32", "model.d_ff=32", "training.validations=3", "training.max_steps=400"]
+    words = ["model.d_model=32", "model.d_ff=32", "training.validations=3", "training.max_steps=1200"]
     sets = [part for word in words for part in ("--set", word)]
-    training = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "antiphon",
-            "train",
-            str(pairs),
-            "--out",
-            str(folder / "real"),
-            "--preset",
-            "tiny",
-            *sets,
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     server = Server(["--watch", str(folder)])
     context = browser.new_context()
+    page = Watched(context, server.address).open("#training")
+    command = [sys.executable, "-m", "antiphon", "train", str(pairs), "--out", str(folder / "real"), *sets]
+    command += ["--preset", "tiny"]
+    training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        page = Watched(context, server.address).open("#training")
         run = page.locator('[data-run="real"]')
         expect(run).to_contain_text("training", timeout=60_000)
         assert training.wait(120) == 0
