@@ -86,9 +86,11 @@ def run(job: Job, stopped: Event) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     antiphon = [sys.executable, "-m", "antiphon"]
     train = [*antiphon, "train", str(job.path(job.recipe.train)), "--dev", str(job.path(job.recipe.dev))]
-    train += ["--out", str(job.out), "--config", str(job.settings), "--set", f"training.seed={job.seed}"]
+    train += ["--out", str(job.out)]
     if (job.out / "config.json").exists():
-        train.append("--resume")
+        train.append("--resume")  # with the settings that it was begun with
+    else:
+        train += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
         if _watched(train, stopped, stdout=log, stderr=log):
             return
