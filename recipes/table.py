@@ -215,6 +215,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side, one core each")
     parser.add_argument("--only", nargs="+", metavar="TASK", help="some of the tasks; nothing is written down then")
     options = parser.parse_args()
+    if options.jobs < 1:
+        sys.exit(f"--jobs is {options.jobs}: at least one training must run.")
     recipe = read_recipe(options.recipe)
     settings = options.recipe.resolve() / f"{options.model}.toml"
     if not settings.exists():

@@ -40,15 +40,18 @@ def test_the_output_is_written_while_one_types_and_older_requests_are_cancelled(
 ) -> None:
     page = watched.open("#use")
     streams: list[str] = []
-    cancelled: list[str] = []
     page.on("request", lambda one: streams.append(one.post_data or "") if one.url.endswith("/v1/generate") else None)
-    page.on("requestfailed", lambda one: cancelled.append(one.failure or ""))
     page.get_by_label("English").press_sequentially(TEXT, delay=40)
     expect(output(page)).to_have_text(said(server, TEXT))
     assert streams
     assert all(json.loads(body)["stream"] for body in streams)
-    page.evaluate("for (const text of ['The dog', 'The dog slept.']) { const field = document.querySelector('#source');"
-                  "field.value = text; field.dispatchEvent(new Event('input', { bubbles: true })) }")  # fmt: skip
+    page.route("**/v1/generate", lambda route: None, times=1)  # one that is not answered
+    with page.expect_request("**/v1/generate"):
+        write(page, RARE)
+    with page.expect_event("requestfailed") as cancelled:
+        write(page, "The dog slept.")
+    assert cancelled.value.failure == "net::ERR_ABORTED"
+    assert RARE in (cancelled.value.post_data or "")
     expect(output(page)).to_have_text(said(server, "The dog slept."))
 
 

@@ -4,6 +4,7 @@ import { readLoad } from "./api.js"
 import { Chart, short } from "./chart.js"
 import { h } from "./dom.js"
 import { describe } from "./models.js"
+import { Poll } from "./poll.js"
 
 /** @import {Axes, Series} from "./chart.js" */
 /** @import {Context, Load, ServedModel, View} from "./types.js" */
@@ -35,9 +36,7 @@ export function create(context) {
 class Server {
   /** @param {ServedModel[]} models */
   constructor(models) {
-    this.timer = 0
-    this.isShown = false
-    this.isAsking = false
+    this.poll = new Poll(() => this.look())
     /** @type {Load[]} */
     this.history = []
     this.figures = h("dl", { class: "watch-figures" })
@@ -60,24 +59,18 @@ class Server {
       h("div", { class: "watch-charts" }, ...this.charts.map((chart) => chart.element)),
       modelTable(models),
     )
-    document.addEventListener("visibilitychange", () => this.look())
   }
 
   show() {
-    this.isShown = true
-    this.look()
+    this.poll.start()
   }
 
   hide() {
-    this.isShown = false
-    clearTimeout(this.timer)
+    this.poll.stop()
   }
 
-  /** Looks at the load, again and again while it is shown. */
+  /** Looks at the load. */
   async look() {
-    clearTimeout(this.timer)
-    if (!this.isShown || document.hidden || this.isAsking) return
-    this.isAsking = true
     try {
       const load = await readLoad()
       this.history = [...this.history.filter((one) => one.time > load.time - KEPT - 2), load]
@@ -85,8 +78,7 @@ class Server {
     } catch {
       // The page's notice tells that the server is gone, and that a key is wanted.
     }
-    this.isAsking = false
-    if (this.isShown) this.timer = setTimeout(() => this.look(), EVERY)
+    return EVERY
   }
 
   /** @param {Load} load */

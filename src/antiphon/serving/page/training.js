@@ -3,6 +3,7 @@
 import { readCurves, readRuns, Unreachable } from "./api.js"
 import { Chart, SLOTS, short } from "./chart.js"
 import { h } from "./dom.js"
+import { Poll } from "./poll.js"
 import { nameOf, Row, unitOf } from "./runs.js"
 import { Samples } from "./samples.js"
 
@@ -42,9 +43,7 @@ class Training {
   /** @param {Context} context */
   constructor(context) {
     this.context = context
-    this.timer = 0
-    this.isShown = false
-    this.isAsking = false
+    this.poll = new Poll(() => this.look())
     /** the newest first, in the order in which they were found @type {Map<string, Row>} */
     this.rows = new Map()
     /** the runs that are looked at, and the line of each @type {Map<string, number> | null} */
@@ -71,7 +70,6 @@ class Training {
       this.told,
       this.body,
     )
-    document.addEventListener("visibilitychange", () => this.look())
   }
 
   controls() {
@@ -102,20 +100,15 @@ class Training {
   show(parameters) {
     const names = parameters.get("runs")?.split(",") ?? []
     if (names.length > 0) this.ticked = new Map(names.slice(0, SLOTS).map((name, index) => [name, index]))
-    this.isShown = true
-    this.look()
+    this.poll.start()
   }
 
   hide() {
-    this.isShown = false
-    clearTimeout(this.timer)
+    this.poll.stop()
   }
 
-  /** Looks at the runs, again and again while they are shown. */
+  /** Looks at the runs; the sooner again while one is trained. */
   async look() {
-    clearTimeout(this.timer)
-    if (!this.isShown || document.hidden || this.isAsking) return
-    this.isAsking = true
     let pause = QUIET
     try {
       const runs = await readRuns()
@@ -125,9 +118,7 @@ class Training {
     } catch (error) {
       if (!(error instanceof Unreachable) && error instanceof Error) this.tell(error.message)
     }
-    this.isAsking = false
-    clearTimeout(this.timer)
-    if (this.isShown) this.timer = setTimeout(() => this.look(), pause)
+    return pause
   }
 
   /** @param {...(string | Node)} parts */
@@ -173,7 +164,7 @@ class Training {
     this.context.keep({ runs: [...(this.ticked?.keys() ?? [])].join(",") })
     this.mark()
     this.draw()
-    this.look()
+    this.poll.look()
   }
 
   /** Gives a run the first line that is free, if there is one. @param {string} name */

@@ -212,8 +212,8 @@ class Use {
    */
   wordsAfter(index, prefix, signal) {
     const text = this.output.sentence(index)?.source ?? ""
-    const { sample, ...settings } = this.search.settings()
-    return alternatives({ text, prefix, model: this.model.value, count: 10, ...settings }, signal)
+    const request = { text, prefix, model: this.model.value, count: 10, ...this.search.settings(), sample: false }
+    return alternatives(request, signal)
   }
 
   async showVersions() {
