@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from laws.toys import FAMILIES, float64, random_model
+from laws.toys import FAMILIES, float64, random_ensemble, random_model
 
 from antiphon.config import GenerationConfig, ModelConfig
 from antiphon.decoding.generate import decode
@@ -278,6 +278,7 @@ KINDS |= {
     for name in test_packed.ARCHITECTURES
     if not name.startswith("recurrent")  # attention there is a product of whole matrices, which round by their shape
 }
+KINDS["float64 ensemble"] = random_ensemble
 WAYS = (
     GenerationConfig(),
     GenerationConfig(beam_size=2, length_penalty=0.5),

@@ -10,8 +10,10 @@ from laws.toys import FAMILIES, word_model
 from safetensors.torch import load_file, save_file
 
 from antiphon import run, text_side
+from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.text_side import Output
+from antiphon.tokenizer import train_tokenizers
 
 SOURCES = ["a b c", "g", "d e f g a b c d", "c", "a a", "f e d c b a"]
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -23,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refusal(folder: Path) -> str:
+def refusal(folder: Path | str) -> str:
     with pytest.raises(ValueError, match=r"\.$") as caught:
         Model.load(folder)
     message = str(caught.value)
@@ -188,3 +190,63 @@ def test_results_stream_as_they_are_found() -> None:
 def test_a_precision_or_number_of_workers_that_cannot_be_is_refused(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Model.load("nowhere", **wrong)
+
+
+def ensemble_folders(tmp_path: Path) -> list[Path]:
+    """Runs of three architectures, with one vocabulary."""
+    folders = []
+    for number, name in enumerate(FAMILIES[:3]):
+        word_model(name, seed=number).save(tmp_path / str(number))
+        folders.append(tmp_path / str(number))
+    return folders
+
+
+def test_an_ensemble_is_loaded_from_a_list_or_a_sum_of_runs(tmp_path: Path) -> None:
+    folders = ensemble_folders(tmp_path)
+    listed, joined = Model.load(folders), Model.load("+".join(map(str, folders)))
+    outputs = listed.outputs(SOURCES, beam_size=3, n_best=2)
+    assert outputs == joined.outputs(SOURCES, beam_size=3, n_best=2)
+    alone = [Model.load(folder).outputs(SOURCES, beam_size=3, n_best=2) for folder in folders]
+    assert outputs not in alone
+    pairs = [(source, "a b") for source in SOURCES]
+    members = torch.tensor([Model.load(folder).score(pairs) for folder in folders])
+    assert (torch.tensor(listed.score(pairs)) >= members.min(0).values).all()
+
+
+def test_the_score_of_an_ensemble_is_that_of_the_output_found(tmp_path: Path) -> None:
+    model = Model.load(ensemble_folders(tmp_path))
+    found = model.outputs(SOURCES, beam_size=2)
+    ended = [(source, outputs[0]) for source, outputs in zip(SOURCES, found, strict=True) if outputs[0].finished]
+    scores = model.score([(source, output.text) for source, output in ended])
+    assert scores == pytest.approx([output.score for _, output in ended], abs=1e-4)
+
+
+def test_an_ensemble_keeps_the_mean_of_its_members_attention(tmp_path: Path) -> None:
+    for [output] in Model.load(ensemble_folders(tmp_path)).outputs(SOURCES, attention=True):
+        assert output.attention.shape[1:3] == (1, 1)
+        torch.testing.assert_close(output.attention.sum(-1), torch.ones_like(output.attention[..., 0]))
+
+
+def test_an_ensemble_of_other_vocabularies_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = word_model()
+    pairs = [Pair("a b", "x y")]
+    other.side.tokenizers = train_tokenizers(pairs, other.config.tokenizer)
+    other.save(tmp_path / "other")
+    message = refusal(f"{folder}+{tmp_path / 'other'}")
+    assert str(tmp_path / "other") in message
+    assert "share their vocabularies" in message
+
+
+def test_a_member_that_is_not_there_is_told(folder: Path) -> None:
+    assert "nowhere: there is no such folder" in refusal(f"{folder}+nowhere")
+
+
+def test_what_needs_one_run_refuses_an_ensemble(tmp_path: Path) -> None:
+    model = Model.load(ensemble_folders(tmp_path))
+    with pytest.raises(ValueError, match="with one run, and here are 3"):
+        model.save_weights(tmp_path)
+
+
+def test_a_folder_with_a_plus_in_its_name_is_that_folder(tmp_path: Path) -> None:
+    word_model().save(tmp_path / "a+b")
+    assert len(Model.load(tmp_path / "a+b").members) == 1

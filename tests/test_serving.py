@@ -11,7 +11,7 @@ from antiphon.config import load_config
 from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.serving.app import create_app
-from antiphon.serving.settings import ServerSettings
+from antiphon.serving.settings import ServerSettings, runs_by_name
 from antiphon.training.train import train
 
 
@@ -141,3 +141,36 @@ def test_the_server_tells_what_it_serves_and_what_it_does(client: TestClient, mo
     assert after["answered"] == before["answered"] + 1
     assert after["engines"] == 1
     assert 0 < after["p50"] <= after["p95"] < 60
+
+
+@pytest.fixture(scope="module")
+def ensemble(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The run, and a recurrent one with its vocabulary."""
+    words = ["model.d_model=16", "training.max_steps=4", "training.max_length=20"]
+    other = tmp_path_factory.mktemp("other") / "gru"
+    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
+    train(pairs, other, config=load_config("recurrent", None, [*words, "tokenizer.vocab_size=2000"]))
+    return f"{folder}+{other}"
+
+
+def test_an_ensemble_is_served_as_one_model(ensemble: str, model: Model) -> None:
+    runs = runs_by_name([ensemble])
+    assert list(runs) == ["run+gru"]
+    both = Model.load(ensemble)
+    with TestClient(create_app(ServerSettings(runs=runs))) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.02)
+        assert [served["members"] for served in client.get("/v1/server").json()["models"]] == [2]
+        asked = {"text": ["ab 01", "ab 02 ab 03"], "beam_size": 3}
+        found = client.post("/v1/generate", json=asked).json()["outputs"]
+        expected = both.outputs(asked["text"], beam_size=3)
+        assert [output["text"] for [output] in found] == [output.text for [output] in expected]
+        assert [output["score"] for [output] in found] == pytest.approx([o.score for [o] in expected], abs=1e-4)
+        assert found[0][0]["score"] != pytest.approx(model.outputs(["ab 01"], beam_size=3)[0][0].score, abs=1e-4)
+        assert client.post("/v1/alternatives", json={"text": "ab 01", "prefix": "AB"}).status_code == 200
+        pair = {"source": "ab 01", "target": "AB 01"}
+        [score] = client.post("/v1/score", json=pair).json()["scores"]
+        assert score == pytest.approx(both.score([("ab 01", "AB 01")])[0], abs=1e-4)
+        traced = client.post("/v1/trace", json={"text": "ab 01"})
+        assert traced.status_code == 422
+        assert "with one run, and here are 2" in traced.text

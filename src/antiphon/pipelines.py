@@ -230,7 +230,7 @@ class Pipeline:
             self._check_length(index, text, "split it")
         sources = [self.model.source_ids(text) for text in texts if text.strip()]
         searches = [make_search(settings, self.model.max_length(len(source), settings)) for source in sources]
-        found = iter(decode(self.model.network, sources, searches))
+        found = iter(decode(self.model.predictor, sources, searches))
         blank = [Hypothesis((EOS,))] * settings.n_best
         return [next(found) if text.strip() else blank for text in texts]
 

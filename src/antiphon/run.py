@@ -25,9 +25,10 @@ from antiphon.config import Config, GenerationConfig, generation_settings
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
+from antiphon.model.ensemble import Ensemble
 from antiphon.model.packed import WORTH, Precision, gain, pack
 from antiphon.model.seq2seq import Seq2Seq, build
-from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, TextSide
+from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, RunPath, TextSide, members_of
 from antiphon.tokenizer import TokenizerPair
 
 WEIGHTS, LOSS_CURVE = "model.safetensors", "loss.png"
@@ -36,11 +37,11 @@ SCORE_TOKENS = 4096  # padded target tokens scored at once
 
 
 class Model:
-    """A trained encoder-decoder with its tokenizers."""
+    """A trained encoder-decoder with its tokenizers; or an ensemble: several of them, which decide together."""
 
-    def __init__(self, network: Seq2Seq, tokenizers: TokenizerPair, config: Config, facts: Facts) -> None:
-        self.network = network
-        self.side = TextSide(tokenizers, config, facts)
+    def __init__(self, members: Sequence[Seq2Seq], side: TextSide) -> None:
+        self.members = list(members)
+        self.side = side
         self.precision: Precision = "float32"  # of the linear layers
         self.workers = 0  # running batches side by side, each on one core; 0: one, on torch's own number of threads
 
@@ -48,37 +49,48 @@ class Model:
     def new(cls, config: Config, tokenizers: TokenizerPair, facts: Facts) -> Self:
         """A model with random weights."""
         sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-        return cls(build(config.model, *sizes, tokenizers.joint, config.training.seed), tokenizers, config, facts)
+        network = build(config.model, *sizes, tokenizers.joint, config.training.seed)
+        return cls([network], TextSide(tokenizers, config, facts))
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0
+        cls, run: RunPath, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0
     ) -> Self:
-        """The model in a run folder, for inference.
+        """The model in a run folder, or the ensemble of those in several (as "RUN+RUN", or a list), for inference.
 
         precision: of the linear layers; "auto" is int8 where a short timing finds it faster on this processor. workers:
         running batches side by side; 0: one for each of torch's threads. Raises ValueError, in a sentence, when there
-        is no model, it is broken, or the device or precision cannot be had.
+        is no model, it is broken, an ensemble's vocabularies differ, or the device or precision cannot be had.
         """
         if precision not in ("auto", *get_args(Precision)):
             raise ValueError(f"precision is {precision!r}; it can be auto, {' or '.join(get_args(Precision))}.")
         if workers < 0:
             raise ValueError(f"workers is {workers}; give a number of running batches, or 0 for one a core.")
-        folder = Path(folder)
-        side = TextSide.load(folder)
-        with _NoRandomNumbers():
-            model = cls.new(side.config, side.tokenizers, side.facts)
-        load_weights(model.network, folder / WEIGHTS, mapped=True)
-        network = model.network.eval().to(find_device(device))
-        if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
-            pack(network)
-            model.precision = "int8"
-        # What is left is copied: products of float32 round by where in the file their factors lie.
-        for parameter in network.parameters():
-            parameter.data = parameter.data.clone()
+        model = cls([], TextSide.load(run))
+        for folder in members_of(run):
+            network = _read_network(folder).to(find_device(device))
+            if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
+                pack(network)
+                model.precision = "int8"
+            # What is left is copied: products of float32 round by where in the file their factors lie.
+            for parameter in network.parameters():
+                parameter.data = parameter.data.clone()
+            model.members.append(network)
         if network.device.type == "cpu":
             model.workers = workers or torch.get_num_threads()
         return model
+
+    @property
+    def network(self) -> Seq2Seq:
+        """The only one. Raises ValueError for an ensemble, where one is not all."""
+        if len(self.members) != 1:
+            raise ValueError(f"this can be done with one run, and here are {len(self.members)}; give one of them.")
+        return self.members[0]
+
+    @property
+    def predictor(self) -> Seq2Seq | Ensemble:
+        """What gives the next token's probabilities."""
+        return self.members[0] if len(self.members) == 1 else Ensemble(self.members)
 
     def save(self, folder: Path) -> None:
         """Everything that `load` needs. The weights come last."""
@@ -134,7 +146,7 @@ class Model:
         workers = min(self.workers, max(1, len(ids) // FEWEST_SOURCES))
         if workers == 1 and self.precision == "float32":
             workers = 0  # whose products many threads share better than the kernels of int8
-        for place, hypotheses in decode_stream(self.network, ids, searches, attention, workers):
+        for place, hypotheses in decode_stream(self.predictor, ids, searches, attention, workers):
             yield asked[place], [self.output(hypothesis) for hypothesis in hypotheses]
 
     @property
@@ -180,23 +192,29 @@ class Model:
 
     def _score_batch(self, sources: list[list[int]], targets: list[list[int]]) -> Tensor:
         """(B,) log-probabilities."""
-        network = self.network
+        predictor = self.predictor
         length = max(len(target) for target in targets) + 1
         rows = [[BOS, *target, *[PAD] * (length - 1 - len(target))] for target in targets]
-        target_in = torch.tensor(rows, device=network.device)
+        target_in = torch.tensor(rows, device=predictor.device)
         rows = [[*target, EOS, *[PAD] * (length - 1 - len(target))] for target in targets]
-        target_out = torch.tensor(rows, device=network.device)
-        features = network.decoder.features(network.encode(sources), target_in)
-        logits = network.decoder.logits(features).float()
+        target_out = torch.tensor(rows, device=predictor.device)
+        logits = predictor.teacher_forced(sources, target_in).float()
         right = logits.gather(2, target_out.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
         return (right * (target_out != PAD)).sum(1)
 
 
-def load(
-    folder: str | Path, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0
-) -> Model:
+def load(run: RunPath, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0) -> Model:
     """As `Model.load`."""
-    return Model.load(folder, device, precision, workers)
+    return Model.load(run, device, precision, workers)
+
+
+def _read_network(folder: Path) -> Seq2Seq:
+    """That of a run folder, on the file's own memory."""
+    with _NoRandomNumbers():
+        side = TextSide.load(folder)
+        network = Model.new(side.config, side.tokenizers, side.facts).network
+    load_weights(network, folder / WEIGHTS, mapped=True)
+    return network.eval()
 
 
 def find_device(name: str) -> torch.device:

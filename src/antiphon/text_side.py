@@ -21,6 +21,8 @@ from antiphon.words import Word, words_of
 CONFIG, FACTS, METRICS, CHECKPOINTS = "config.json", "facts.json", "metrics.jsonl", "checkpoints"  # of a run folder
 LONG_TEXT = 4096  # characters
 
+RunPath = str | Path | Sequence[str | Path]  # a run folder; or several, for an ensemble: a list, or joined by "+"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -64,10 +66,22 @@ class TextSide:
         self.tokenizers, self.config, self.facts = tokenizers, config, facts
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """That of the model in a run folder. Raises ValueError, in a sentence, when there is none or it is broken."""
+    def load(cls, run: RunPath) -> Self:
+        """That of the model in a run folder; of an ensemble, that of its first, whose vocabularies all others share.
+
+        Raises ValueError, in a sentence, when there is none, it is broken, or an ensemble's vocabularies differ.
+        """
+        folder, *others = members_of(run)
         config = read_config(folder)
-        return cls(tokenizer.load(folder), config, read_facts(folder))
+        side = cls(tokenizer.load(folder), config, read_facts(folder))
+        for other in others:
+            read_config(other)
+            if tokenizer.load(other) != side.tokenizers:
+                raise ValueError(
+                    f"{other}: cuts text into other tokens than {folder}, and the runs of an ensemble share their "
+                    "vocabularies; train them on the same pairs with the same [tokenizer] settings."
+                )
+        return side
 
     def source_ids(self, text: str) -> list[int]:
         """Token ids with EOS, as the encoder wants them."""
@@ -127,6 +141,19 @@ class TextSide:
             if place > len(prefix):
                 return word
         return Word("", 1.0)
+
+
+def members_of(run: RunPath) -> list[Path]:
+    """The run folders that a word, path or list names. Raises ValueError for none."""
+    if not isinstance(run, str | Path):
+        folders = [Path(folder) for folder in run]
+    elif Path(run).is_dir():
+        folders = [Path(run)]
+    else:
+        folders = [Path(word) for word in str(run).split("+") if word]
+    if not folders:
+        raise ValueError("there is no run; give the folder that `antiphon train` wrote.")
+    return folders
 
 
 def read_config(folder: Path) -> Config:

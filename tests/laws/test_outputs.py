@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.checks import (
+    assert_same,
     check_attention,
     check_batches,
     check_brute_force,
@@ -14,8 +15,12 @@ from laws.checks import (
     check_requests,
     check_scores,
 )
-from laws.toys import ARCHITECTURES, FAMILIES, TableModel, random_model, random_source, word_model
+from laws.toys import ARCHITECTURES, FAMILIES, TableModel, random_ensemble, random_model, random_source, word_model
 
+from antiphon.config import GenerationConfig
+from antiphon.decoding.generate import decode
+from antiphon.decoding.search import make_search
+from antiphon.model.ensemble import Ensemble
 from antiphon.run import Model
 
 pytestmark = pytest.mark.usefixtures("in_float64")
@@ -85,3 +90,24 @@ def test_a_model_saved_and_loaded_gives_the_same_outputs(name: str, tmp_path: Pa
     for wanted in ({"beam_size": 3, "n_best": 3}, {"sample": True, "n_best": 2, "seed": 5}):
         assert loaded.outputs(["a b c", "", "g"], **wanted) == model.outputs(["a b c", "", "g"], **wanted)
     assert loaded.score([("a b", "c d e")]) == model.score([("a b", "c d e")])
+
+
+def test_an_ensemble_obeys_the_laws() -> None:
+    """Its scores are the mean probabilities of its members, by teacher forcing; all else is as for one model."""
+    ensemble, dice = random_ensemble(), random.Random(9)
+    check_batches(ensemble, [random_source(dice) for _ in range(4)], beam_size=3)
+    check_requests(ensemble, seed=10)
+    check_greedy(ensemble, random_source(dice))
+    check_scores(ensemble, seed=11)
+    check_attention(ensemble, [random_source(dice, longest) for longest in (9, 2, 5)], beam_size=3)
+    check_brute_force(random_ensemble(vocab=7), (4, 6, 5, 3), vocab=7, max_length=3, penalty=1.0)
+
+
+def test_an_ensemble_of_one_twice_is_that_one() -> None:
+    model = random_model(FAMILIES[0])
+    sources = [random_source(random.Random(seed)) for seed in range(4)]
+    searches = [[make_search(GenerationConfig(beam_size=3, n_best=2), 9) for _ in sources] for _ in range(2)]
+    for found, expected in zip(
+        decode(Ensemble([model, model]), sources, searches[0]), decode(model, sources, searches[1]), strict=True
+    ):
+        assert_same(found, expected)

@@ -12,9 +12,10 @@ from torch import Tensor
 from antiphon.config import Config, ModelConfig
 from antiphon.data.pairs import Pair
 from antiphon.ids import BOS, EOS
+from antiphon.model.ensemble import Ensemble
 from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.run import Model
-from antiphon.text_side import Facts
+from antiphon.text_side import Facts, TextSide
 from antiphon.tokenizer import train_tokenizers
 
 VOCAB = 11
@@ -82,6 +83,12 @@ def random_model(name: str, vocab: int = VOCAB, seed: int = 0) -> Seq2Seq:
     return model.eval()
 
 
+@cache
+def random_ensemble(vocab: int = VOCAB) -> Ensemble:
+    """A member of each family, and another of the first."""
+    return Ensemble([random_model(name, vocab) for name in FAMILIES] + [random_model(FAMILIES[0], vocab, seed=1)])
+
+
 def random_source(dice: random.Random, longest: int = 9, vocab: int = VOCAB) -> tuple[int, ...]:
     """1 to `longest` ids, the last of them EOS."""
     return (*(dice.randrange(4, vocab) for _ in range(dice.randrange(longest))), EOS)
@@ -124,6 +131,9 @@ class TableModel:
 
 def forced_logits(model: Any, source: Sequence[int], tokens: Sequence[int]) -> Tensor:
     """(T + 1, V): the logits before each of `tokens` and after the last, by teacher forcing, alone."""
+    if isinstance(model, Ensemble):
+        members = [forced_logits(member, source, tokens).softmax(-1) for member in model.members]
+        return (sum(members[1:], members[0]) / len(members)).log()
     if isinstance(model, Seq2Seq):
         ids = torch.tensor([source])
         return model(ids, torch.ones_like(ids, dtype=torch.bool), torch.tensor([[BOS, *tokens]]))[0]
@@ -168,4 +178,4 @@ def word_model(name: str = FAMILIES[0], seed: int = 0) -> Model:
     )
     tokenizers = train_tokenizers([Pair(LETTERS, LETTERS)], config.tokenizer)
     assert tokenizers.source.vocab_size == VOCAB
-    return Model(random_model(name, seed=seed), tokenizers, config, facts())
+    return Model([random_model(name, seed=seed)], TextSide(tokenizers, config, facts()))

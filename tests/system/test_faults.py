@@ -436,7 +436,7 @@ def test_a_request_that_the_model_fails_at_fails_alone(tmp_path: Path, monkeypat
 
     def breaking(*arguments: Any) -> Model:
         model = load(*arguments)
-        model.network = Failing(model.network, model.source_ids("a")[0])  # type: ignore[assignment]
+        model.members = [Failing(model.network, model.source_ids("a")[0])]  # type: ignore[list-item]
         return model
 
     monkeypatch.setattr(host.Model, "load", breaking)

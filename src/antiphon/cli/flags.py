@@ -13,7 +13,14 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `antiphon train` wrote.", show_default=False)]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="The folder that `antiphon train` wrote; RUN+RUN decide together, as an ensemble.",
+        show_default=False,
+    ),
+]
 Pairs = Annotated[
     str,
     typer.Argument(

@@ -12,7 +12,9 @@ def serve(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN...", help="Folders that `antiphon train` wrote; NAME=RUN chooses a name.", show_default=False
+            metavar="RUN...",
+            help="Folders that `antiphon train` wrote; NAME=RUN chooses a name, RUN+RUN is an ensemble.",
+            show_default=False,
         ),
     ] = None,
     host: Annotated[

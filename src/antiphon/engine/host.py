@@ -25,8 +25,8 @@ def make_engine(hosted: Hosted, deliver: Deliver) -> Engine:
     models = {name: Model.load(run, hosted.device, hosted.precision) for name, run in hosted.runs.items()}
     for model in models.values():
         _warm_up(model)
-    networks = {name: model.network for name, model in models.items()}
-    return Engine(networks, deliver, partial(perform, models), hosted.limits)
+    predictors = {name: model.predictor for name, model in models.items()}
+    return Engine(predictors, deliver, partial(perform, models), hosted.limits)
 
 
 def _warm_up(model: Model) -> None:
@@ -34,7 +34,7 @@ def _warm_up(model: Model) -> None:
     source = [*range(EOS + 1, min(EOS + 9, model.tokenizers.source.vocab_size)), EOS]
     for width, count in ((1, 1), (4, 8)):
         settings = GenerationConfig(beam_size=width)
-        decode(model.network, [source] * count, [make_search(settings, 8) for _ in range(count)])
+        decode(model.predictor, [source] * count, [make_search(settings, 8) for _ in range(count)])
 
 
 def perform(models: Mapping[str, Model], call: Call) -> Any:
@@ -61,9 +61,9 @@ def _with_plain_attention(output: Any) -> dict[str, Any]:
 @torch.inference_mode()
 def following(model: Model, source: Sequence[int], prefix: Sequence[int], count: int) -> list[int]:
     """The most probable tokens after a prefix of the output, best first: none that ends it, or is no text."""
-    network = model.network
-    fed = torch.tensor([[BOS, *prefix]], device=network.device)
-    logits = network.decoder.logits(network.decoder.features(network.encode([source]), fed))[0, -1]
+    predictor = model.predictor
+    fed = torch.tensor([[BOS, *prefix]], device=predictor.device)
+    logits = predictor.teacher_forced([source], fed)[0, -1]
     logits[: EOS + 1] = -torch.inf
     found: list[int] = logits.topk(min(count, len(logits) - EOS - 1)).indices.tolist()
     return found

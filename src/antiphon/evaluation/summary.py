@@ -8,11 +8,15 @@ from typing import Any
 from antiphon import kernels, tokenizer
 from antiphon.model.packed import WORTH, gain
 from antiphon.run import WEIGHTS, Model
-from antiphon.text_side import CHECKPOINTS, METRICS, read_config, read_facts
+from antiphon.text_side import CHECKPOINTS, METRICS, RunPath, members_of, read_config, read_facts
 
 
-def summarize(folder: Path) -> dict[str, dict[str, Any]]:
-    """Tables of name and value: model, data, training, and each table of settings. Raises ValueError for no run."""
+def summarize(run: RunPath) -> dict[str, dict[str, Any]]:
+    """Tables of name and value: model, data, training, and each table of settings. Raises ValueError for no run, and for
+    an ensemble, of which there is no one size or setting."""
+    folder, *others = members_of(run)
+    if others:
+        raise ValueError(f"{run}: is an ensemble of {1 + len(others)} runs; inspect one of them.")
     config = read_config(folder)
     facts = asdict(read_facts(folder))
     tokenizers = tokenizer.load(folder)

@@ -79,6 +79,10 @@ class Seq2Seq(nn.Module):
         """As `forward`, before the output weights: (B, T, D)."""
         return self.decoder.features(self.encoder(source, source_mask), target_in)
 
+    def teacher_forced(self, sources: Sequence[Sequence[int]], target_in: Tensor) -> Tensor:
+        """Token ids, each source ending with EOS, and target_in (B, T) -> logits (B, T, V)."""
+        return self.decoder.logits(self.decoder.features(self.encode(sources), target_in))
+
     def start(self, sources: Sequence[Sequence[int]]) -> DecodeState:
         """Encodes sources of token ids, each ending with EOS, and starts a row for each."""
         return self.decoder.start(self.encode(sources))

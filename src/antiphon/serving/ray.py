@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from antiphon import machine
 from antiphon.serving.settings import ServerSettings, runs_by_name
+from antiphon.text_side import members_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,7 +42,8 @@ class ReplicaSettings(ServerSettings):
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:
-        for place in (*self.runs.values(), self.watch, self.api_keys):
+        folders = [folder for run in self.runs.values() for folder in members_of(run)]
+        for place in (*folders, self.watch, self.api_keys):
             if place is not None and not place.is_absolute():
                 message = f"{place}: replicas run on other machines, in folders of their own; give the path from / on."
                 raise ValueError(message)

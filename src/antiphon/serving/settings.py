@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antiphon import machine
+from antiphon.text_side import members_of
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 CODE = re.compile(r"[a-zA-Z]{2,3}(?:-[a-zA-Z0-9]{2,8})*")
@@ -80,12 +81,13 @@ def server_settings(**settings: Any) -> ServerSettings:
 
 
 def runs_by_name(words: list[str]) -> dict[str, Path]:
-    """RUN or NAME=RUN -> the folder by the name. Raises ValueError when two models have one name."""
+    """RUN or NAME=RUN -> the folder by the name, where RUN may be an ensemble, as RUN+RUN. Raises ValueError when two
+    models have one name."""
     runs: dict[str, Path] = {}
     for word in words:
         name, equals, folder = word.partition("=")
         if not equals or Path(word).is_dir():
-            name, folder = Path(word).resolve().name, word
+            name, folder = "+".join(one.resolve().name for one in members_of(word)), word
         if name in runs:
             raise ValueError(f"{word}: another model is called {name!r} too; say how to call it, as NAME={folder}.")
         runs[name] = Path(folder)

@@ -38,6 +38,12 @@ class Tokenizer:
         self.backend = backend
         self._texts = _token_texts(backend, kind)
 
+    def __eq__(self, other: object) -> bool:
+        """Both make the same ids of every text."""
+        return isinstance(other, Tokenizer) and self.backend.to_str() == other.backend.to_str()
+
+    __hash__ = object.__hash__
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, the special ones included."""

@@ -34,7 +34,7 @@ from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
 from antiphon.serving.service import Answer, Ask, Delta, Service
 from antiphon.serving.settings import ServerSettings
-from antiphon.text_side import Output, TextSide
+from antiphon.text_side import Output, TextSide, members_of
 from antiphon.tokenizer import Tokenizer
 
 KINDS = {  # reason of a refusal -> type and code of an error
@@ -373,7 +373,7 @@ ANSWERED = _documented(400, 401, 404, 429, 500, 503, 504, streams=True)
 def router(service: Service) -> APIRouter:
     """The routes of this dialect."""
     routes = APIRouter(prefix="/v1", tags=["openai"], route_class=shaped_by(shape))
-    created = {name: int(run.stat().st_mtime) for name, run in service.settings.runs.items()}
+    created = {name: int(members_of(run)[0].stat().st_mtime) for name, run in service.settings.runs.items()}
 
     @routes.post("/completions", response_model=Completion, responses=ANSWERED)
     async def create_completion(body: CompletionRequest, request: Request) -> Response | Completion:

@@ -1,5 +1,7 @@
 """What the page asks about the server itself: which models there are, and what it does at this moment."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,7 +12,7 @@ from antiphon.serving.errors import shaped_by
 from antiphon.serving.languages import language_pairs, name_of
 from antiphon.serving.load import Load
 from antiphon.serving.service import Service
-from antiphon.text_side import TextSide
+from antiphon.text_side import TextSide, members_of
 
 
 class Language(BaseModel):
@@ -20,9 +22,11 @@ class Language(BaseModel):
 
 class ServedModel(BaseModel):
     """source and target: its languages, where they are known. attention: of the decoder to the source. max_tokens: that
-    a source may have. generation: what it does where a request says nothing."""
+    a source may have. generation: what it does where a request says nothing. members: more than one is an ensemble, and
+    what is told is of its first."""
 
     name: str
+    members: int
     source: Language | None
     target: Language | None
     encoder: str
@@ -81,7 +85,8 @@ def router(service: Service, load: Load) -> APIRouter:
     async def server() -> ServerResponse:
         """What is served."""
         pairs = language_pairs(service.sides, service.settings.languages)
-        models = [_model(name, side, pairs.get(name)) for name, side in service.sides.items()]
+        runs = service.settings.runs
+        models = [_model(name, side, members_of(runs[name]), pairs.get(name)) for name, side in service.sides.items()]
         status = "stopping" if service.draining else "ready" if service.is_ready else "loading"
         settings = service.settings
         return ServerResponse(
@@ -96,11 +101,12 @@ def router(service: Service, load: Load) -> APIRouter:
     return routes
 
 
-def _model(name: str, side: TextSide, pair: tuple[str, str] | None) -> ServedModel:
+def _model(name: str, side: TextSide, members: Sequence[Path], pair: tuple[str, str] | None) -> ServedModel:
     config, tokenizers = side.config.model, side.tokenizers
     source, target = (Language(code=code, name=name_of(code)) for code in pair) if pair else (None, None)
     return ServedModel(
         name=name,
+        members=len(members),
         source=source,
         target=target,
         encoder=config.encoder,

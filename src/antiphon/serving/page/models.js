@@ -43,6 +43,9 @@ export function describe(model) {
     model.attention === "none" ? "no attention" : `${model.attention} attention`,
     `vectors of ${model.d_model}`,
   ]
+  if (model.members > 1) {
+    parts.unshift(`an ensemble of ${model.members}, its first:`)
+  }
   return parts.join(" · ")
 }
 

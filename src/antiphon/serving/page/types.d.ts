@@ -7,6 +7,7 @@ export interface Language {
 
 export interface ServedModel {
   name: string
+  members: number
   source: Language | null
   target: Language | null
   encoder: string
