@@ -1,6 +1,6 @@
-"""A table of results: a model for each task and seed of a recipe, trained from nothing, measured on dev, written down.
+"""A table of results: a model for each task and seed of a recipe, trained from nothing, measured, written down.
 
-    python recipes/table.py recipes/sigmorphon2020-g2p [--model transformer] [--seeds 1 2 3] [--jobs 2] [--only kor ice]
+    python recipes/table.py recipes/sigmorphon2020-g2p [--model recurrent] [--seeds 1 2 3] [--ensemble] [--only kor ice]
 
 A recipe is a folder: recipe.toml names the tasks, their files in the data folder, the measure and what was published;
 MODEL.toml are the settings of a model. What is trained is kept in runs/recipes. Ctrl-C stops; the same command goes on
@@ -8,7 +8,9 @@ where it stopped. When all is there, the table in docs/results.md is written ane
 """
 
 import argparse
+import gzip
 import json
+import math
 import os
 import platform
 import re
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +27,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -34,19 +39,59 @@ RESULTS = ROOT / "docs" / "results.md"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What recipe.toml says. train, dev: files below `folder` of the data, with {task} for the task. published: of each
-    system, its figure for each task, and for `mean`."""
+    """What recipe.toml says.
+
+    train, measured: files below `folder` of the data, with {task} for the task; `measured` is what `set` tells, a dev
+    or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
+    that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
+    system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an expression whose groups are source and target.
+    keys: those of source and target in JSON lines.
+    """
 
     name: str
     title: str
     folder: str
     train: str
-    dev: str
+    measured: str
     measure: str
-    beam: int
     tasks: list[str]
     published: dict[str, dict[str, float]]
     note: str
+    set: str = "dev"
+    dev: str = ""
+    others: tuple[str, ...] = ()
+    beam: int = 5
+    line: str = ""
+    keys: tuple[str, str] = ("source", "target")
+
+    @property
+    def kept(self) -> Path:
+        return ROOT / "runs" / "recipes" / self.name
+
+    def file(self, data: Path, pattern: str, task: str) -> str:
+        """A file of a task, as `antiphon` takes it: one that is no file of pairs is rewritten first."""
+        files = [data / self.folder / one.format(task=task) for one in pattern.split(",")]
+        for file in files:
+            if not file.exists():
+                sys.exit(f"{file}: there is no such file; name the folder of the data with --data.")
+        return str(self._as_pairs(files[0])) if self.line else ",".join(map(str, files))
+
+    def _as_pairs(self, file: Path) -> Path:
+        pairs = self.kept / "pairs" / f"{file.name.removesuffix('.gz')}.tsv"
+        if not pairs.exists():
+            pairs.parent.mkdir(parents=True, exist_ok=True)
+            with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
+                text = [self._as_pair(file, number, line) for number, line in enumerate(lines, 1)]
+            unfinished = pairs.with_suffix(".new")
+            unfinished.write_text("".join(text), encoding="utf-8")
+            unfinished.replace(pairs)
+        return pairs
+
+    def _as_pair(self, file: Path, number: int, line: str) -> str:
+        found = re.fullmatch(self.line, line.rstrip("\n"))
+        if found is None:
+            sys.exit(f"{file}, line {number}: is not written as recipe.toml tells: {line.rstrip()!r}.")
+        return "\t".join(found.groups()) + "\n"
 
 
 @dataclass(frozen=True)
@@ -61,14 +106,30 @@ class Job:
 
     @property
     def out(self) -> Path:
-        return ROOT / "runs" / "recipes" / self.recipe.name / self.settings.stem / f"{self.task}-{self.seed}"
+        return self.recipe.kept / self.settings.stem / f"{self.task}-{self.seed}"
 
     @property
     def report(self) -> Path:
         return self.out / "report.json"
 
-    def path(self, pattern: str) -> Path:
-        return self.data / self.recipe.folder / pattern.format(task=self.task)
+    def __str__(self) -> str:
+        return f"{self.task}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trainings of one task that are measured together."""
+
+    members: tuple[Job, ...]
+
+    @property
+    def report(self) -> Path:
+        first = self.members[0]
+        names = "+".join(f"{job.settings.stem}-{job.seed}" for job in self.members)
+        return first.recipe.kept / "ensembles" / f"{first.task}-{names}.json"
+
+    def __str__(self) -> str:
+        return f"{self.members[0].task}, {len(self.members)} together"
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -80,31 +141,42 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def run(job: Job, stopped: Event) -> None:
-    """Trains and measures on one core, unless it has been done. What it says goes to a log beside the model."""
-    if job.report.exists() or stopped.is_set():
-        return
+    """Trains and measures on one core. What it says goes to a log beside the model."""
     job.out.mkdir(parents=True, exist_ok=True)
-    antiphon = [sys.executable, "-m", "antiphon"]
-    train = [*antiphon, "train", str(job.path(job.recipe.train)), "--dev", str(job.path(job.recipe.dev))]
-    train += ["--out", str(job.out)]
+    recipe = job.recipe
+    train = ["train", recipe.file(job.data, recipe.train, job.task), "--out", str(job.out)]
+    dev = recipe.dev or (recipe.measured if recipe.set == "dev" else "")
+    if dev:
+        train += ["--dev", recipe.file(job.data, dev, job.task)]
+    train += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
     if (job.out / "config.json").exists():
         train.append("--resume")  # with the settings that it was begun with
     else:
         train += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
-        if _watched(train, stopped, stdout=log, stderr=log):
+        stopped_now = _watched(train, stopped, stdout=log, stderr=log)
+    if not stopped_now:
+        measure(job, (job,), stopped)
+
+
+def measure(measured: Job | Ensemble, members: tuple[Job, ...], stopped: Event) -> None:
+    """Of one training, or of several that decide together."""
+    first = members[0]
+    recipe, together = first.recipe, "+".join(str(job.out) for job in members)
+    measured.report.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = measured.report.with_suffix(".new")
+    with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
+        evaluate = ["evaluate", together, recipe.file(first.data, recipe.measured, first.task), "--json"]
+        evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
+        if _watched([*evaluate, "--beam", str(recipe.beam)], stopped, stdout=report, stderr=log):
             return
-        evaluate = [*antiphon, "evaluate", str(job.out), str(job.path(job.recipe.dev)), "--json"]
-        unfinished = job.out / "report.json.new"
-        with unfinished.open("w", encoding="utf-8") as report:
-            if _watched([*evaluate, "--beam", str(job.recipe.beam)], stopped, stdout=report, stderr=log):
-                return
-        unfinished.replace(job.report)
+    unfinished.replace(measured.report)
 
 
 def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
     """Runs a command on one core; whether it was stopped. Raises RuntimeError when it failed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "antiphon", *command]
     process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
     while True:
         with suppress(subprocess.TimeoutExpired):
@@ -119,8 +191,8 @@ def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
     return False
 
 
-def run_all(jobs: list[Job], side_by_side: int) -> bool:
-    """All of them, so many at once; whether all were done."""
+def run_all(jobs: Sequence[Job | Ensemble], side_by_side: int) -> bool:
+    """All of them that have not been done, so many at once; whether all were done."""
     stopped = Event()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(side_by_side) as pool:
@@ -138,48 +210,87 @@ def run_all(jobs: list[Job], side_by_side: int) -> bool:
     return all(job.report.exists() for job in jobs)
 
 
-def _run_and_tell(job: Job, stopped: Event, progress: Progress, bar: TaskID) -> None:
-    run(job, stopped)
+def _run_and_tell(job: Job | Ensemble, stopped: Event, progress: Progress, bar: TaskID) -> None:
+    if not (job.report.exists() or stopped.is_set()):
+        if isinstance(job, Job):
+            run(job, stopped)
+        else:
+            measure(job, job.members, stopped)
     if job.report.exists():
-        progress.console.print(f"{job.task}, seed {job.seed}: {measured(job):.2f}")
+        progress.console.print(f"{job}: {figure(job):.2f}")
     progress.advance(bar)
 
 
-def measured(job: Job) -> float:
-    report = json.loads(job.report.read_text(encoding="utf-8"))
-    return float(report[job.recipe.measure])
+def figure(job: Job | Ensemble, name: str = "") -> float:
+    """What was measured; of an ensemble too."""
+    recipe = (job if isinstance(job, Job) else job.members[0]).recipe
+    return float(json.loads(job.report.read_text(encoding="utf-8"))[name or recipe.measure])
 
 
-def table(recipe: Recipe, jobs: list[Job], command: str) -> str:
+def table(recipe: Recipe, jobs: list[Job], ensembles: list[Ensemble], command: str) -> str:
     """The section of docs/results.md."""
-    seeds = sorted({job.seed for job in jobs})
-    found = {task: [measured(job) for job in jobs if job.task == task] for task in recipe.tasks}
-    found = {task: values for task, values in found.items() if values}
-    systems = list(recipe.published)
+    columns: dict[str, dict[str, list[float]]] = {}  # what was measured of each task, seed by seed
+    for name in (recipe.measure, *recipe.others):
+        for model in dict.fromkeys(job.settings.stem for job in jobs):
+            own = [job for job in jobs if job.settings.stem == model]
+            columns[f"{model}: {_title(name)}, {recipe.set}"] = _by_task(recipe, own, name)
+        if ensembles:
+            together = f"{len(ensembles[0].members)} together: {_title(name)}, {recipe.set}"
+            columns[together] = _by_task(recipe, ensembles, name)
     lines = [
         f"## {recipe.title}",
         "",
         f"    {command}",
         "",
-        f"| task | {recipe.measure.upper()}, dev | " + " | ".join(f"{system} (published)" for system in systems) + " |",
-        "|---" * (len(systems) + 2) + "|",
+        "| task | " + " | ".join([*columns, *(f"{system} (published)" for system in recipe.published)]) + " |",
+        "|---" * (len(columns) + len(recipe.published) + 1) + "|",
     ]
-    for task, values in found.items():
-        published = [recipe.published[system].get(task) for system in systems]
-        cells = ["" if value is None else f"{value:.2f}" for value in published]
-        lines.append(f"| {task} | {_spread(values)} | " + " | ".join(cells) + " |")
-    if len(found) == len(recipe.tasks):
-        means = [statistics.mean(values) for values in zip(*found.values(), strict=True)]
-        cells = [f"{recipe.published[system].get('mean', float('nan')):.2f}" for system in systems]
-        lines.append(f"| **mean** | **{_spread(means)}** | " + " | ".join(cells) + " |")
-    hours = sum(_seconds(job) for job in jobs) / 3600
-    lines += [
-        "",
-        f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; beam {recipe.beam}; one core each, "
-        f"{hours:.1f} hours of a core in all ({platform.machine()}). {recipe.note}",
-        "",
-    ]
-    return "\n".join(lines)
+    rows = {task: {title: found[task] for title, found in columns.items()} for task in recipe.tasks}
+    if len(rows) > 1:
+        rows["mean"] = {
+            title: [statistics.mean(values) for values in zip(*found.values(), strict=True)]
+            for title, found in columns.items()
+        }
+    for task, row in rows.items():
+        published = [figures.get(task) for figures in recipe.published.values()]
+        cells = [_spread(values) for values in row.values()]
+        cells += ["" if value is None else f"{value:.2f}" for value in published]
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _told(recipe, jobs), ""])
+
+
+def _by_task(recipe: Recipe, jobs: Sequence[Job | Ensemble], name: str) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {task: [] for task in recipe.tasks}
+    for job in jobs:
+        found[(job if isinstance(job, Job) else job.members[0]).task].append(figure(job, name))
+    return found
+
+
+def _told(recipe: Recipe, jobs: list[Job]) -> str:
+    """What stands below the table."""
+    seeds = sorted({job.seed for job in jobs})
+    report = json.loads(jobs[0].report.read_text(encoding="utf-8"))
+    signature = report.get(f"{recipe.measure}_signature")
+    sizes = sorted({_parameters(job) for job in jobs})
+    size = f"{sizes[0]:,} parameters" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} parameters"
+    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return (
+        f"{size}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; beam {recipe.beam}; one core each "
+        f"({processor}), {statistics.mean(map(_seconds, jobs)) / 60:.1f} minutes a model. "
+        + (f"{_title(recipe.measure)} `{signature}`. " if signature else "")
+        + recipe.note
+    )
+
+
+def _title(measure: str) -> str:
+    return {
+        "bleu": "BLEU",
+        "chrf": "chrF",
+        "wer": "WER",
+        "per": "PER",
+        "ter": "TER",
+        "char_bleu": "character BLEU",
+    }.get(measure, measure.replace("_", " "))
 
 
 def _spread(values: list[float]) -> str:
@@ -192,6 +303,12 @@ def _seconds(job: Job) -> float:
     """Of training."""
     lines = (job.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return float(max((json.loads(line).get("seconds", 0.0) for line in lines), default=0.0))
+
+
+def _parameters(job: Job) -> int:
+    with safe_open(job.out / "model.safetensors", framework="numpy") as weights:
+        names = list(weights.keys())
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
 
 
 def write_down(name: str, section: str) -> None:
@@ -209,30 +326,37 @@ def write_down(name: str, section: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a folder with a recipe.toml")
-    parser.add_argument("--model", default="transformer", help="the settings to train with: MODEL.toml of the recipe")
+    parser.add_argument("--model", nargs="+", default=["transformer"], help="the settings: MODEL.toml of the recipe")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--ensemble", action="store_true", help="measure all models of a task together too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side, one core each")
     parser.add_argument("--only", nargs="+", metavar="TASK", help="some of the tasks; nothing is written down then")
     options = parser.parse_args()
     if options.jobs < 1:
         sys.exit(f"--jobs is {options.jobs}: at least one training must run.")
     recipe = read_recipe(options.recipe)
-    settings = options.recipe.resolve() / f"{options.model}.toml"
-    if not settings.exists():
-        sys.exit(f"{settings}: there is no such model in the recipe.")
+    settings = [options.recipe.resolve() / f"{model}.toml" for model in options.model]
+    for file in settings:
+        if not file.exists():
+            sys.exit(f"{file}: there is no such model in the recipe.")
     tasks = options.only or recipe.tasks
-    jobs = [Job(recipe, settings, task, seed, options.data) for seed in options.seeds for task in tasks]
+    jobs = [
+        Job(recipe, file, task, seed, options.data) for seed in options.seeds for file in settings for task in tasks
+    ]
     for job in jobs:
-        if not job.path(recipe.train).exists():
-            sys.exit(f"{job.path(recipe.train)}: there is no such file; name the folder of the data with --data.")
-    if not run_all(jobs, options.jobs):
+        for pattern in (recipe.train, recipe.measured):
+            recipe.file(options.data, pattern, job.task)
+    ensembles = []
+    if options.ensemble:
+        ensembles = [Ensemble(tuple(job for job in jobs if job.task == task)) for task in tasks]
+    if not (run_all(jobs, options.jobs) and run_all(ensembles, options.jobs)):
         sys.exit("Not all is done; the same command goes on from here.")
     if options.only:
         return
-    seeds = " ".join(map(str, options.seeds))
-    command = f"python recipes/table.py recipes/{recipe.name} --model {options.model} --seeds {seeds}"
-    write_down(f"{recipe.name} {options.model}", table(recipe, jobs, command))
+    words = ["--model", *options.model, "--seeds", *map(str, options.seeds), *["--ensemble"] * options.ensemble]
+    command = f"python recipes/table.py recipes/{recipe.name} {' '.join(words)}"
+    write_down(f"{recipe.name} {' '.join(options.model)}", table(recipe, jobs, ensembles, command))
     print(f"The table is in {RESULTS.relative_to(ROOT)}.")
 
 
