@@ -44,8 +44,8 @@ class Recipe:
     train, measured: files below `folder` of the data, with {task} for the task; `measured` is what `set` tells, a dev
     or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
-    system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an expression whose groups are source and target.
-    keys: those of source and target in JSON lines.
+    system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
+    expression whose groups are source and target. keys: those of source and target in JSON lines.
     """
 
     name: str

@@ -21,14 +21,12 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
+from letters import train_letters
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from antiphon.config import load_config
-from antiphon.data.pairs import Pair
 from antiphon.serving.app import create_app
 from antiphon.serving.settings import ServerSettings
-from antiphon.training.train import train
 
 # Neither 500, nor 501 or 502. 503 would be a server that is not ready, and 504 is what a tiny timeout asks for.
 FINE = {200, 400, 404, 405, 413, 415, 422, 504}
@@ -39,15 +37,9 @@ PATIENCE = 60  # seconds after which a request hangs
 def settings(tmp_path_factory: pytest.TempPathFactory) -> ServerSettings:
     """Two models: words with attention, and bytes without."""
     folder = tmp_path_factory.mktemp("served")
-    small = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
     other = ['model.encoder="gru"', 'model.decoder="gru"', 'model.attention="none"', "model.encoder_layers=1"]
     other += ['tokenizer.source="bytes"', 'tokenizer.target="bytes"', 'tokenizer.target_normalization="NFD"']
-    runs = {}
-    for name, words in {"tiny-en-fr": small, "other": [*small, *other]}.items():
-        runs[name] = folder / name
-        train(
-            [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)], runs[name], config=load_config("tiny", None, words)
-        )
+    runs = {"tiny-en-fr": train_letters(folder / "tiny-en-fr"), "other": train_letters(folder / "other", *other)}
     return ServerSettings(runs=runs, max_output=30, max_body=1 << 18, timeout=20)
 
 

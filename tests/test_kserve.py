@@ -13,10 +13,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from letters import train_letters
 
 import antiphon
-from antiphon.config import load_config
-from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.serving.api import kserve
 from antiphon.serving.app import create_app
@@ -24,18 +23,13 @@ from antiphon.serving.errors import RefusedError
 from antiphon.serving.service import Answer, Delta
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import Output
-from antiphon.training.train import train
 
 MODEL = "/v2/models/tiny"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("served") / "run"
-    train(pairs, folder, config=load_config("tiny", None, [*words, "generation.beam_size=2", "generation.n_best=2"]))
-    return folder
+    return train_letters(tmp_path_factory.mktemp("served") / "run", "generation.beam_size=2", "generation.n_best=2")
 
 
 @pytest.fixture(scope="module")

@@ -16,31 +16,14 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.config import load_config
-from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.serving.api import libretranslate
 from antiphon.serving.app import create_app
 from antiphon.serving.languages import can_detect, detect, language_pairs, name_of, pair_of
 from antiphon.serving.markup import put_together, take_apart
 from antiphon.serving.settings import ServerSettings
-from antiphon.training.train import train
 
 KEY = "a-key-of-this-test"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("served") / "run"
-    train(pairs, folder, config=load_config("tiny", None, words))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return Model.load(folder)
 
 
 def serve(settings: ServerSettings) -> Iterator[str]:

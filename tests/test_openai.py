@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from antiphon.config import TokenizerConfig, load_config
+from antiphon.config import TokenizerConfig
 from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.serving.api.openai import CompletionRequest, _check_search, _search, _written
@@ -26,25 +26,10 @@ from antiphon.serving.service import Answer, Delta, Service
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import Output
 from antiphon.tokenizer import train_tokenizers
-from antiphon.training.train import train
 
 DRAWN = {"sample": True, "temperature": 1.5, "seed": 3}  # varied outputs from a model that has learned nothing
 DRAW = {"temperature": 1.5, "seed": 3}
 USER = {"role": "user", "content": "ab 01"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("served") / "run"
-    train(pairs, folder, config=load_config("tiny", None, words))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return Model.load(folder)
 
 
 @pytest.fixture(scope="module")

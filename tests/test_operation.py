@@ -24,10 +24,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from letters import train_letters
 from prometheus_client.parser import text_string_to_metric_families
 
-from antiphon.config import load_config
-from antiphon.data.pairs import Pair
 from antiphon.serving import keys as keys_module
 from antiphon.serving import server as server_module
 from antiphon.serving.app import create_app
@@ -35,7 +34,6 @@ from antiphon.serving.errors import RefusedError
 from antiphon.serving.keys import VARIABLE, Keys, find_key, read_keys
 from antiphon.serving.middleware import tracing
 from antiphon.serving.settings import ServerSettings
-from antiphon.training.train import train
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
 LONG = {"text": "ab 01", "beam_size": 4, "min_length": 1000, "max_length": 1000}  # takes a while
@@ -45,11 +43,7 @@ HEAD = "POST /v1/generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("served") / "tiny-en-fr"
-    train(pairs, folder, config=load_config("tiny", None, words))
-    return folder
+    return train_letters(tmp_path_factory.mktemp("served") / "tiny-en-fr")
 
 
 @contextmanager

@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from letters import train_letters
 from test_convert import SOURCES, random_model
 
 import antiphon
 from antiphon import pipelines
-from antiphon.config import load_config
 from antiphon.convert import huggingface
-from antiphon.data.pairs import Pair
 from antiphon.ids import BOS, EOS
 from antiphon.run import Model
-from antiphon.training.train import train
 
 TEXTS = ["ab 01", "ab 02 ab 03", "ab"]
 SHAPE = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "model.positions=sinusoidal"]
@@ -23,11 +21,7 @@ SHAPE = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "model.positi
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = [*SHAPE, "tokenizer.joint=true", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("pipelines") / "run"
-    train(pairs, folder, config=load_config("tiny", None, words))
-    return folder
+    return train_letters(tmp_path_factory.mktemp("pipelines") / "run", *SHAPE, "tokenizer.joint=true")
 
 
 @pytest.fixture(scope="module")

@@ -6,27 +6,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from letters import train_letters
 
-from antiphon.config import load_config
-from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.serving.app import create_app
 from antiphon.serving.settings import ServerSettings, runs_by_name
-from antiphon.training.train import train
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("served") / "run"
-    train(pairs, folder, config=load_config("tiny", None, words))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return Model.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -146,16 +130,14 @@ def test_the_server_tells_what_it_serves_and_what_it_does(client: TestClient, mo
 @pytest.fixture(scope="module")
 def ensemble(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The run, and a recurrent one with its vocabulary."""
-    words = ["model.d_model=16", "training.max_steps=4", "training.max_length=20"]
     other = tmp_path_factory.mktemp("other") / "gru"
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    train(pairs, other, config=load_config("recurrent", None, [*words, "tokenizer.vocab_size=2000"]))
+    train_letters(other, "tokenizer.vocab_size=2000", preset="recurrent")
     return f"{folder}+{other}"
 
 
 def test_an_ensemble_is_served_as_one_model(ensemble: str, model: Model) -> None:
     runs = runs_by_name([ensemble])
-    assert list(runs) == ["run+gru"]
+    assert list(runs) == ["tiny+gru"]
     both = Model.load(ensemble)
     with TestClient(create_app(ServerSettings(runs=runs))) as client:
         while client.get("/readyz").status_code != 200:

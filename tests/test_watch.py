@@ -12,25 +12,23 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from letters import train_letters
 
-from antiphon.config import Config, changed, load_config
-from antiphon.data.pairs import Pair
+from antiphon.config import Config, changed
 from antiphon.serving import watch
 from antiphon.serving.app import create_app
 from antiphon.serving.errors import RefusedError
 from antiphon.serving.settings import ServerSettings, server_settings
 from antiphon.serving.watch import Watcher, architecture
-from antiphon.training.train import train
 
-WORDS = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=6", "training.validations=3"]
+WORDS = ["training.max_steps=6", "training.validations=3"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a real run in it."""
     folder = tmp_path_factory.mktemp("runs")
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    train(pairs, folder / "letters" / "tiny", config=load_config("tiny", None, WORDS))
+    train_letters(folder / "letters" / "tiny", *WORDS)
     return folder
 
 

@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from letters import train_letters
 
-from antiphon.config import GenerationConfig, load_config
-from antiphon.data.pairs import Pair
+from antiphon.config import GenerationConfig
 from antiphon.engine import host, pool
 from antiphon.engine.process import Hosted
 from antiphon.engine.request import Failure, Finished
@@ -32,7 +32,6 @@ from antiphon.model.seq2seq import Seq2Seq
 from antiphon.run import Model
 from antiphon.serving.app import create_app
 from antiphon.serving.settings import ServerSettings
-from antiphon.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -41,15 +40,6 @@ LONG = {"text": "ab 01", "beam_size": 4, "min_length": 1000, "max_length": 1000}
 SHORT = {"text": "ab 02", "max_length": 5}
 TELLS = {"text": "ab 01", "min_length": 1000, "max_length": 1000, "stream": True}
 LINUX = sys.platform == "linux"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    pairs = [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)]
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    train(pairs, folder, config=load_config("tiny", None, words))
-    return folder
 
 
 def message(body: dict[str, Any], path: str = "/v1/generate") -> bytes:
@@ -425,13 +415,8 @@ class Failing:
 
 
 def test_a_request_that_the_model_fails_at_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4"]
-    words += ['tokenizer.source="chars"', 'tokenizer.target="chars"', "tokenizer.joint=false"]
-    train(
-        [Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)],
-        tmp_path / "run",
-        config=load_config("tiny", None, words),
-    )
+    words = ['tokenizer.source="chars"', 'tokenizer.target="chars"', "tokenizer.joint=false"]
+    train_letters(tmp_path / "run", *words, "training.max_length=256")
     load = host.Model.load
 
     def breaking(*arguments: Any) -> Model:

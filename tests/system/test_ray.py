@@ -20,12 +20,10 @@ from typing import Any
 
 import httpx
 import pytest
+from letters import train_letters
 from pydantic import ValidationError
 
-from antiphon.config import load_config
-from antiphon.data.pairs import Pair
 from antiphon.serving import ray as on_ray
-from antiphon.training.train import train
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ray.yaml"
 LONG = {"text": "ab 01", "min_length": 500, "max_length": 500}  # some tenths of a second
@@ -106,12 +104,6 @@ def wait_until(done: Callable[[], bool], what: str, patience: float = PATIENCE) 
         time.sleep(0.1)
 
 
-def make_run(folder: Path) -> Path:
-    words = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.max_length=20"]
-    train([Pair(f"ab {i:02d}", f"AB {i:02d}") for i in range(40)], folder, config=load_config("tiny", None, words))
-    return folder
-
-
 def make_config(run: Path, broken: Path, port: int) -> dict[str, Any]:
     """The example's application, with two replicas; one that takes one request at once; and one whose model is cut."""
     import yaml
@@ -169,7 +161,7 @@ def end(process: "subprocess.Popen[Any]") -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("ray")
-    run, broken = make_run(folder / "run"), make_run(folder / "broken")
+    run, broken = train_letters(folder / "run"), train_letters(folder / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -12,8 +12,8 @@ from antiphon.text_side import CHECKPOINTS, METRICS, RunPath, members_of, read_c
 
 
 def summarize(run: RunPath) -> dict[str, dict[str, Any]]:
-    """Tables of name and value: model, data, training, and each table of settings. Raises ValueError for no run, and for
-    an ensemble, of which there is no one size or setting."""
+    """Tables of name and value: model, data, training, and each table of settings. Raises ValueError for no run, and
+    for an ensemble, of which there is no one size or setting."""
     folder, *others = members_of(run)
     if others:
         raise ValueError(f"{run}: is an ensemble of {1 + len(others)} runs; inspect one of them.")
