@@ -382,7 +382,35 @@ def test_evaluate_reports_every_measure(cli: Cli, trained: Path) -> None:
     assert "version:" in text
     report = json.loads(cli("evaluate", trained, pairs, "--json").out)
     assert {"bleu", "bleu_signature", "chrf", "exact_match", "wer", "per", "worst"} <= set(report)
-    assert report["num_sources"] == 40
+    assert {"char_bleu", "by_length", "errors", "num_edits"} <= set(report)
+    assert (report["num_sources"], report["ter"], report["against"]) == (40, None, None)
+
+
+def test_evaluate_draws_writes_the_outputs_and_compares(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pairs, png, outputs = trained.parent / "pairs.tsv", tmp_path / "report.png", tmp_path / "outputs.txt"
+    words = ["--precision", "float32", "--ter", "--png", png, "--outputs", outputs, "--against", trained, "--json"]
+    result = cli("evaluate", trained, pairs, *words)
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert report["ter"] >= 0
+    assert report["against"]["name"] == str(trained)
+    assert {report["against"][name]["p_value"] for name in ("exact_match", "bleu", "chrf", "ter")} == {1}
+    assert png.read_bytes().startswith(b"\x89PNG")
+    sources = "".join(line.split("\t")[0] + "\n" for line in pairs.read_text().splitlines())
+    generated = cli("generate", trained, "--precision", "float32", stdin=sources.encode())
+    assert outputs.read_text() == generated.out
+    assert len(generated.out.splitlines()) == 40
+
+
+@pytest.mark.parametrize("flag", ["--png", "--outputs"])
+def test_a_file_that_evaluate_cannot_write_is_told_at_once(flag: str, cli: Cli, tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "none" / "file"):
+        is_sentence(cli("evaluate", tmp_path / "no run", "-", flag, file), str(file), "cannot be written")
+
+
+def test_a_run_to_compare_with_that_is_none_is_told(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv")
+    is_sentence(cli("evaluate", trained, pairs, "--against", tmp_path / "none"), str(tmp_path / "none"))
 
 
 def test_inspect_tells_sizes_data_score_and_settings(cli: Cli, trained: Path) -> None:

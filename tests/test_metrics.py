@@ -1,22 +1,24 @@
 """The metrics against hand-made counts and against sacreBLEU itself."""
 
 import logging
+from typing import get_args
 
 import pytest
 import sacrebleu
 
 from antiphon import metrics
+from antiphon.config import MetricName
 
 ENGLISH = ["the cat sat on the mat .", "a dog barked at the old postman", "nobody knows why it rains"]
 OTHER = ["a cat sat on the mat .", "the dog barked at an old postman", "no one knows why it rains"]
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "exact_match"])
+@pytest.mark.parametrize("name", ["bleu", "char_bleu", "chrf", "exact_match"])
 def test_identical_outputs_score_100(name: str) -> None:
     assert metrics.compute(name, ENGLISH, [[line] for line in ENGLISH]) == pytest.approx(100)
 
 
-@pytest.mark.parametrize("name", ["wer", "per"])
+@pytest.mark.parametrize("name", ["wer", "per", "ter"])
 def test_identical_outputs_have_no_errors(name: str) -> None:
     assert metrics.compute(name, ENGLISH, [[line] for line in ENGLISH]) == 0
 
@@ -29,6 +31,39 @@ def test_bleu_and_chrf_are_sacrebleu_s() -> None:
     chrf, signature = metrics.chrf(ENGLISH, references)
     assert chrf == sacrebleu.corpus_chrf(ENGLISH, [OTHER]).score
     assert signature == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{sacrebleu.__version__}"
+
+
+def test_character_bleu_and_ter_are_sacrebleu_s() -> None:
+    references = [[line] for line in OTHER]
+    char_bleu, signature = metrics.char_bleu(ENGLISH, references)
+    assert char_bleu == sacrebleu.corpus_bleu(ENGLISH, [OTHER], tokenize="char").score
+    assert signature == f"nrefs:1|case:mixed|eff:no|tok:char|smooth:exp|version:{sacrebleu.__version__}"
+    ter, signature = metrics.ter(ENGLISH, references)
+    assert ter == sacrebleu.corpus_ter(ENGLISH, [OTHER]).score
+    assert signature == f"nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{sacrebleu.__version__}"
+
+
+def test_character_bleu_sees_what_words_do_not() -> None:
+    outputs, references = ["猫が座った。", "犬が吠えた"], [["猫は座った。"], ["犬も吠えた"]]
+    assert metrics.char_bleu(outputs, references)[0] > 20 > metrics.bleu(outputs, references)[0]
+
+
+@pytest.mark.parametrize(
+    ("output", "references", "percent"),
+    [
+        ("d e f a b c", ["a b c d e f"], 100 / 6),  # a phrase moved: one edit
+        ("A b c", ["a b c"], 0),  # case is none of its affair
+        ("a b", ["a b c", "x y z v w"], 25),  # of the mean length of the references
+        ("a b c d", ["x"], 400),
+    ],
+)
+def test_ter_by_hand(output: str, references: list[str], percent: float) -> None:
+    assert metrics.ter([output], [references])[0] == pytest.approx(percent)
+
+
+def test_the_closest_reference_is_the_first_with_the_fewest_edits() -> None:
+    assert metrics.closest("a b", ["a", "a b c", "x y"]) == (["a"], 1)
+    assert metrics.closest("a b", ["a", "b a", "a  b"]) == (["a", "b"], 0)
 
 
 def test_several_references_are_sacrebleu_s() -> None:
@@ -49,18 +84,22 @@ def test_number_of_references_may_vary() -> None:
     repeated = [options * 2 if len(options) == 1 else options for options in references]
     assert bleu == metrics.bleu(OTHER, repeated)[0]
     assert metrics.chrf(OTHER, references)[0] == metrics.chrf(OTHER, repeated)[0]
+    assert metrics.ter(OTHER, references)[0] == metrics.ter(OTHER, repeated)[0]
 
 
 def test_outputs_that_look_tokenized_are_measured_in_silence(caplog: pytest.LogCaptureFixture) -> None:
     lines = ["It is raining ."] * 200
     with caplog.at_level(logging.DEBUG):
         metrics.bleu(lines, [[line] for line in lines])
+        metrics.char_bleu(lines, [[line] for line in lines])
     assert not caplog.records
 
 
 def test_an_empty_output_is_measured() -> None:
     assert metrics.bleu(["", "x"], [["a b c d"], ["y"]])[0] == 0
     assert metrics.chrf([""], [["a b c d"]])[0] == 0
+    assert metrics.char_bleu([""], [["a b c d"]])[0] == 0
+    assert metrics.ter([""], [["a b c d"]])[0] == 100
     assert metrics.symbol_error_rate([""], [["a b c d"]]) == 100
 
 
@@ -107,7 +146,17 @@ def test_compute_by_the_names_of_the_settings() -> None:
         metrics.compute("bleu", ENGLISH, [[line] for line in OTHER])
         == metrics.bleu(ENGLISH, [[line] for line in OTHER])[0]
     )
-    assert set(metrics.HIGHER_IS_BETTER) == {"loss", "bleu", "chrf", "exact_match", "wer", "per"}
+    assert metrics.compute("ter", outputs, references) == metrics.ter(outputs, references)[0]
+    assert metrics.compute("char_bleu", ENGLISH, [[line] for line in OTHER]) > 50
+
+
+def test_every_metric_of_the_settings_has_a_direction_and_can_be_computed() -> None:
+    names = set(get_args(MetricName)) - {"auto"}
+    assert set(metrics.HIGHER_IS_BETTER) == names
+    right, wrong = [[line] for line in ENGLISH], [[line] for line in OTHER]
+    for name in names - {"loss"}:
+        gain = metrics.compute(name, ENGLISH, right) - metrics.compute(name, ENGLISH, wrong)
+        assert (gain > 0) == metrics.HIGHER_IS_BETTER[name], name
 
 
 @pytest.mark.parametrize("name", ["loss", "auto", "rouge"])
@@ -116,7 +165,7 @@ def test_compute_refuses_what_is_no_metric_of_strings(name: str) -> None:
         metrics.compute(name, ["a"], [["a"]])
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "exact_match", "wer", "per"])
+@pytest.mark.parametrize("name", ["bleu", "chrf", "exact_match", "wer", "per", "char_bleu", "ter"])
 @pytest.mark.parametrize(
     ("outputs", "references", "sentence"),
     [

@@ -1,13 +1,16 @@
-"""The loss curve: what is read from a run's records, and that a picture comes of it."""
+"""The pictures: what is read from a run's records and shown of a report, and that a whole file comes of it."""
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from antiphon import plots
+from antiphon.evaluation import picture
+from antiphon.evaluation.report import Report, report
 
 RECORDS = [
     {"step": 10, "loss": 5.0, "learning_rate": 1e-4, "tokens_per_second": 900.0},
@@ -116,3 +119,41 @@ def test_losses_stand_left_and_metrics_right() -> None:
 def test_pyplot_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now is an error
     plots.draw({"loss": {1: 2.0}, "dev_bleu": {1: 2.0}})
+    picture.draw(measured(["x"], ["y"]))
+
+
+def measured(outputs: list[str], references: list[str]) -> Report:
+    sources = ["w " * (row + 2) for row in range(len(outputs))]
+    return report(sources, outputs, [[reference] for reference in references])
+
+
+def test_a_report_s_lengths_stand_left_and_its_errors_right() -> None:
+    figure = picture.draw(measured(["a b", "a b", "c d e"], ["a b", "a x", "c d"]))
+    left, right = figure.axes
+    assert [line.get_label() for line in left.get_lines()] == ["exact match (%)", "BLEU", "PER (%)"]
+    assert list(np.asarray(left.get_lines()[0].get_ydata())) == [100, 0, 0]
+    assert [label.get_text() for label in left.get_xticklabels()] == ["2\n(1)", "3\n(1)", "4\n(1)"]
+    assert left.get_xlabel() == "length of the source in words (number of sources)"
+    assert [label.get_text() for label in right.get_yticklabels()] == ["x \u2192 b", "inserted e"]
+    assert [text.get_text() for text in right.texts] == [" 1 (50%)", " 1 (50%)"]
+    assert right.get_xlabel() == "most frequent of 2 edits, wanted \u2192 said"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "references"),
+    [
+        (["a"], ["a"]),
+        (["ɛ̃ ʁ t͡ʃʰ"], ["ɔ̃ ʒ"]),
+        (["$5 $x_ \\frac"], ["$6$ $ $$"]),
+        (["강아지 שלום क्षि 猫 \U0001f408"], ["고양이 سلام ढ 犬 \x00"]),
+        (["x" * 300], ["y" * 300]),
+        ([""], [""]),
+        (["b " * 40] * 30, ["a"] * 30),
+    ],
+    ids=["no error", "IPA", "dollars", "no glyphs", "long", "empty", "many"],
+)
+def test_a_picture_comes_of_any_report(tmp_path: Path, outputs: list[str], references: list[str]) -> None:
+    png = tmp_path / "report.png"
+    picture.report_picture(measured(outputs, references), png)
+    assert_is_png(png)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.png"]

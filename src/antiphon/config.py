@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 TokenizerKind = Literal["auto", "bpe", "unigram", "bytes", "chars", "words"]
 Normalization = Literal["none", "NFC", "NFD", "NFKC"]
 Architecture = Literal["transformer", "gru", "lstm"]
-MetricName = Literal["auto", "loss", "bleu", "chrf", "exact_match", "wer", "per"]
+MetricName = Literal["auto", "loss", "bleu", "chrf", "exact_match", "wer", "per", "char_bleu", "ter"]
 
 
 class Table(BaseModel):

@@ -1,6 +1,6 @@
-"""Pictures of a training run, drawn from what it wrote down.
+"""Pictures of a training run, drawn from what it wrote down; and what all our pictures share.
 
-Reads `metrics.jsonl`: one JSON object a line, with "step" and either "loss" (training), or "dev_loss" and
+`loss_curve` reads `metrics.jsonl`: one JSON object a line, with "step" and either "loss" (training), or "dev_loss" and
 other "dev_..." numbers (validation), or what is no number and not drawn. Steps that a resumed run did again
 count once, with what was written last. This file knows nothing of models, needs no display and leaves
 matplotlib's global state alone.
@@ -8,6 +8,7 @@ matplotlib's global state alone.
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ NAMES = {
     "dev_exact_match": "dev exact match (%)",
     "dev_wer": "dev WER (%)",
     "dev_per": "dev PER (%)",
+    "dev_char_bleu": "dev character BLEU",
+    "dev_ter": "dev TER (%)",
 }
 
 
@@ -42,11 +45,18 @@ def loss_curve(metrics_file: Path, png: Path) -> None:
     A last line without its newline, as a killed run leaves it, is left out. Raises ValueError, with the line,
     for any other that is not a JSON object with a step.
     """
-    curves = read_curves(metrics_file)
+    save(draw(read_curves(metrics_file)), png)
+
+
+def save(figure: "Figure", png: Path) -> None:
+    """Writes a figure into `png`: all of it or nothing. A sign that the font lacks is drawn as a box, in silence."""
     # One name a process: two that draw the same run must not write into one file.
     aside = png.with_name(f".{png.name}.{os.getpid()}")
     try:
-        draw(curves).savefig(aside, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph ")
+            warnings.filterwarnings("ignore", message="Matplotlib currently does not support")  # such a script
+            figure.savefig(aside, format="png")
         aside.replace(png)
     finally:
         aside.unlink(missing_ok=True)
@@ -70,11 +80,7 @@ def read_curves(metrics_file: Path) -> dict[str, Curve]:
 
 def draw(curves: dict[str, Curve]) -> "Figure":
     """One figure: "loss" and "dev_loss" on the left axis, every other curve on the right one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(width=8)
     left = figure.add_subplot()
     left.set_xlabel("step")
     left.set_ylabel("loss")
@@ -93,6 +99,16 @@ def draw(curves: dict[str, Curve]) -> "Figure":
         figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False)
     else:
         left.text(0.5, 0.5, "nothing measured yet", ha="center", va="center", transform=left.transAxes)
+    return figure
+
+
+def blank(width: float) -> "Figure":
+    """An empty figure, `width` inches wide, that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
     return figure
 
 

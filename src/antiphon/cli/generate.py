@@ -92,11 +92,11 @@ def _shown(number: int, source: str, outputs: "list[Output]", as_json: bool, n_b
         yield json.dumps({"source": source, "outputs": kept}, ensure_ascii=False)
     elif n_best is not None and n_best > 1:
         for output in outputs:
-            yield f"{number}\t{output.score:.4f}\t{_one_line(output.text)}"
+            yield f"{number}\t{output.score:.4f}\t{one_line(output.text)}"
     else:
-        yield _one_line(outputs[0].text)
+        yield one_line(outputs[0].text)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A text that a model gave may hold line ends; a line out must be a line."""
     return text.replace("\r", " ").replace("\n", " ")

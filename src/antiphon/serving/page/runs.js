@@ -6,8 +6,17 @@ import { h, percent } from "./dom.js"
 /** @import {RunSummary} from "./types.js" */
 
 /** @type {Record<string, string>} */
-const METRICS = { loss: "loss", bleu: "BLEU", chrf: "chrF", exact_match: "exact match", wer: "WER", per: "PER" }
-const SHARES = new Set(["exact_match", "wer", "per"])
+const METRICS = {
+  loss: "loss",
+  bleu: "BLEU",
+  char_bleu: "character BLEU",
+  chrf: "chrF",
+  ter: "TER",
+  exact_match: "exact match",
+  wer: "WER",
+  per: "PER",
+}
+const SHARES = new Set(["exact_match", "ter", "wer", "per"])
 
 /** A dev metric as people write it. @param {string} metric */
 export function nameOf(metric) {
