@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from antiphon.pipelines import pipeline
     from antiphon.run import Model, load
     from antiphon.text_side import Output
+    from antiphon.training.distill import distill
     from antiphon.training.train import train
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _HOMES = {
     "Model": "antiphon.run",
     "Output": "antiphon.text_side",
     "load": "antiphon.run",
+    "distill": "antiphon.training.distill",
     "train": "antiphon.training.train",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "TokenizerConfig",
     "TrainingConfig",
     "__version__",
+    "distill",
     "load",
     "load_config",
     "pipeline",

@@ -10,6 +10,7 @@ import typer
 
 from antiphon import machine
 from antiphon.cli.demo import demo
+from antiphon.cli.distill import distill
 from antiphon.cli.evaluate import evaluate
 from antiphon.cli.export import export
 from antiphon.cli.generate import generate
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, generate, evaluate, serve, inspect, export, demo):
+for verb in (train, distill, generate, evaluate, serve, inspect, export, demo):
     app.command()(verb)
 
 

@@ -1,5 +1,6 @@
 """Flags that several verbs share."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -38,3 +39,11 @@ PrecisionFlag = Annotated[
     Precision,
     typer.Option("--precision", help="Of the linear layers; auto: int8 where it is faster here, by a short timing."),
 ]
+
+
+def command_again(*words: object, **options: tuple[object, object]) -> str:
+    """The command that goes on with what was stopped. options: (value, default) by name; those that are not the default
+    are told."""
+    told = [(name, value) for name, (value, usual) in options.items() if value != usual]
+    flags = [word for name, value in told for word in ("--" + name.replace("_", "-"), str(value))]
+    return shlex.join(["antiphon", *map(str, words), *flags, "--resume"])

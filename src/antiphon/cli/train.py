@@ -7,32 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.flags import Pairs, SourceKey, TargetKey
+from antiphon.cli.flags import Pairs, SourceKey, TargetKey, command_again
 
 if TYPE_CHECKING:
     from antiphon.config import Config
     from antiphon.training.train import Listener
 
+# What every verb that trains is told with.
+Dev = Annotated[str | None, typer.Option(help="Pairs to measure on, never learned from; else some are set aside.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the preset.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as table.key=value; may be repeated.")]
+Minutes = Annotated[float | None, typer.Option(help="Train for so many minutes; replaces the preset's limit.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")]
+
 
 def train(
     pairs: Pairs,
-    dev: Annotated[
-        str | None, typer.Option(help="Pairs to measure on, never learned from; else some are set aside.")
-    ] = None,
+    dev: Dev = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the model to; else runs/ and the name of PAIRS.")
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="tiny, small, base, fast or recurrent; else chosen by the number of pairs.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the preset.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, as table.key=value; may be repeated.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Train for so many minutes; replaces the preset's limit.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    minutes: Minutes = None,
+    resume: Resume = False,
     source_key: SourceKey = "source",
     target_key: TargetKey = "target",
     tensorboard: Annotated[
@@ -50,12 +51,9 @@ def train(
     from antiphon.training import train as training
 
     out = out or Path("runs") / _stem(pairs)
-    words = [
-        *(set_ or []),
-        *([] if minutes is None else [f"training.max_minutes={minutes}", "training.max_steps=0"]),
-    ]
-    if resume and (preset or config):
-        raise ValueError("--resume goes on with the run's own settings; leave --preset and --config away.")
+    words = setting_words(set_, minutes)
+    if resume:
+        refuse_other_settings(preset, config)
     settings = _resumed(text_side.read_config(out), words) if resume else None
     if not resume:
         training.refuse_existing(out)
@@ -63,7 +61,7 @@ def train(
     train_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
     settings = settings or _settings(preset, config, words, len(train_pairs))
-    interrupted = _Interrupted()
+    interrupted = Interrupted()
     with TrainingDisplay() as display:
         listeners: list[Listener] = [display]
         if tensorboard:
@@ -81,12 +79,26 @@ def train(
             wanted=interrupted.wanted,
         )
     if interrupted.caught:
-        typer.echo(f"Stopped and saved. Go on with: antiphon train {pairs} --out {out} --resume")
+        keys = {"source_key": (source_key, "source"), "target_key": (target_key, "target")}
+        again = command_again("train", pairs, "--out", out, dev=(dev, None), **keys)
+        typer.echo(f"Stopped and saved. Go on with: {again}")
         raise typer.Exit(130)
     typer.echo(f"The model is in {out}. Use it: antiphon generate {out}, or antiphon serve {out}")
 
 
-class _Interrupted:
+def setting_words(set_: list[str] | None, minutes: float | None) -> list[str]:
+    """`table.key=value` words."""
+    limit = [] if minutes is None else [f"training.max_minutes={minutes}", "training.max_steps=0"]
+    return [*(set_ or []), *limit]
+
+
+def refuse_other_settings(preset: str | None, config: Path | None) -> None:
+    """Raises ValueError for what cannot go with --resume."""
+    if preset or config:
+        raise ValueError("--resume goes on with the run's own settings; leave --preset and --config away.")
+
+
+class Interrupted:
     """The first Ctrl-C asks the training to stop after this step; the second one stops at once."""
 
     def __init__(self) -> None:
