@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from antiphon.cli import main
+from antiphon.cli.flags import command_again
 
 TINY = ["model.d_model=16", "model.d_ff=16", "model.num_heads=2", "training.max_steps=4", "training.validations=2"]
 SET = [word for setting in TINY for word in ("--set", setting)]
@@ -197,7 +198,7 @@ def test_bad_settings_are_told(case: str, cli: Cli, tmp_path: Path, monkeypatch:
 # Runs that are none, or broken
 
 
-@pytest.mark.parametrize("verb", ["generate", "evaluate", "serve", "inspect", "export", "train --resume"])
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "serve", "inspect", "export", "distill", "train --resume"])
 @pytest.mark.parametrize("state", ["missing", "empty", "a file", "broken config", "no tokenizer", "broken weights"])
 def test_a_folder_that_is_no_run_is_told(verb: str, state: str, cli: Cli, tmp_path: Path, trained: Path) -> None:
     import shutil
@@ -224,6 +225,7 @@ def test_a_folder_that_is_no_run_is_told(verb: str, state: str, cli: Cli, tmp_pa
         "serve": ["serve", run, "--port", 0],
         "inspect": ["inspect", run],
         "export": ["export", run, tmp_path / "out", "--format", "huggingface"],
+        "distill": ["distill", run, pairs, "--out", tmp_path / "student"],
         "train --resume": ["train", pairs, "--out", run, "--resume"],
     }[verb]
     is_sentence(cli(*words), str(run))
@@ -299,13 +301,16 @@ def test_a_corpus_without_its_package_is_told(cli: Cli, monkeypatch: pytest.Monk
 # What the verbs do
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["train"], ["generate"], ["evaluate"], ["serve"], ["inspect"], ["export"], ["demo"]]
-)
-def test_help_is_there_for_every_verb(words: list[str], cli: Cli) -> None:
-    result = cli(*words, "--help")
+@pytest.mark.parametrize("verb", ["", "train", "generate", "evaluate", "distill", "serve", "inspect", "export", "demo"])
+def test_help_is_there_for_every_verb(verb: str, cli: Cli) -> None:
+    result = cli(*filter(None, [verb]), "--help")
     assert result.code == 0
     assert result.out.startswith("Usage: antiphon")
+
+
+def test_the_command_to_go_on_with_tells_what_was_told() -> None:
+    told = command_again("train", "my pairs", dev=("d.tsv", None), source_key=("nl", "source"), target_key=("t", "t"))
+    assert told == "antiphon train 'my pairs' --dev d.tsv --source-key nl --resume"
 
 
 def test_train_reports_what_it_left_out_and_leaves_a_whole_run(cli: Cli, tmp_path: Path) -> None:
