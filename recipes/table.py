@@ -46,9 +46,11 @@ class Recipe:
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
     system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
     expression whose groups are source and target. keys: those of source and target in JSON lines.
+
+    Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints.
     """
 
-    name: str
+    home: Path
     title: str
     folder: str
     train: str
@@ -63,6 +65,10 @@ class Recipe:
     beam: int = 5
     line: str = ""
     keys: tuple[str, str] = ("source", "target")
+
+    @property
+    def name(self) -> str:
+        return self.home.name
 
     @property
     def kept(self) -> Path:
@@ -135,7 +141,7 @@ class Ensemble:
 def read_recipe(folder: Path) -> Recipe:
     try:
         found = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-        return Recipe(name=folder.resolve().name, **found)
+        return Recipe(home=folder.resolve(), **found)
     except (OSError, TypeError, tomllib.TOMLDecodeError) as error:
         sys.exit(f"{folder / 'recipe.toml'}: is no recipe ({error}).")
 
@@ -163,13 +169,21 @@ def measure(measured: Job | Ensemble, members: tuple[Job, ...], stopped: Event) 
     """Of one training, or of several that decide together."""
     first = members[0]
     recipe, together = first.recipe, "+".join(str(job.out) for job in members)
+    pairs = recipe.file(first.data, recipe.measured, first.task)
     measured.report.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = measured.report.with_suffix(".new")
+    unfinished, outputs = measured.report.with_suffix(".new"), measured.report.with_suffix(".txt")
+    evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs), "--beam", str(recipe.beam)]
+    evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
     with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
-        evaluate = ["evaluate", together, recipe.file(first.data, recipe.measured, first.task), "--json"]
-        evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
-        if _watched([*evaluate, "--beam", str(recipe.beam)], stopped, stdout=report, stderr=log):
+        if _watched(evaluate, stopped, stdout=report, stderr=log):
             return
+        script = recipe.home / "score.py"
+        if script.exists():
+            printed = subprocess.run([sys.executable, script, pairs, outputs], stdout=subprocess.PIPE, stderr=log)
+            if printed.returncode:
+                raise RuntimeError(f"{script} ended with {printed.returncode}; {log.name} tells why.")
+            found = json.loads(unfinished.read_text(encoding="utf-8")) | json.loads(printed.stdout)
+            unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(measured.report)
 
 
@@ -246,7 +260,7 @@ def table(recipe: Recipe, jobs: list[Job], ensembles: list[Ensemble], command: s
         "|---" * (len(columns) + len(recipe.published) + 1) + "|",
     ]
     rows = {task: {title: found[task] for title, found in columns.items()} for task in recipe.tasks}
-    if len(rows) > 1:
+    if any("mean" in figures for figures in recipe.published.values()):
         rows["mean"] = {
             title: [statistics.mean(values) for values in zip(*found.values(), strict=True)]
             for title, found in columns.items()

@@ -1,0 +1,125 @@
+"""Recipes: each is whole, and the command that makes a table of one does what it says, on toy data."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from antiphon.config import load_config
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+FOLDERS = sorted(file.parent for file in RECIPES.glob("*/recipe.toml"))
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """recipes/table.py, which keeps and writes everything in a folder of the test's own."""
+    spec = importlib.util.spec_from_file_location("recipe_table", RECIPES / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "recipe_table", module)
+    spec.loader.exec_module(module)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text("# Results\n\n## Speed\n", encoding="utf-8")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "docs" / "results.md")
+    return module
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_recipe_is_whole(folder: Path, table: ModuleType) -> None:
+    recipe = table.read_recipe(folder)
+    models = [file for file in folder.glob("*.toml") if file.name != "recipe.toml"]
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    commands = [f"python recipes/table.py recipes/{folder.name} --model {model.stem} " for model in models]
+    assert any(command in readme for command in commands)
+    for model in models:
+        load_config(None, model)
+    for figures in recipe.published.values():
+        assert figures.keys() <= {*recipe.tasks, "mean"}
+
+
+TOY = """
+title = "Letters"
+folder = "letters"
+train = "{task}.txt"
+measured = "{task}.txt"
+measure = "share"
+others = ["wer"]
+line = "(.+) = (.+)"
+tasks = ["upper", "lower"]
+note = "A toy."
+[published.somebody]
+upper = 12.5
+mean = 50.0
+"""
+SCORE = """
+import json, sys
+from pathlib import Path
+pairs, outputs = (Path(word).read_text().splitlines() for word in sys.argv[1:])
+print(json.dumps({"share": len(outputs) / len(pairs)}))
+"""
+SMALL = """
+[model]
+d_model = 16
+d_ff = 16
+num_heads = 2
+encoder_layers = 1
+decoder_layers = 1
+[training]
+max_steps = 3
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A recipe, and its data in `data` beside it."""
+    (tmp_path / "toy").mkdir()
+    for name, text in {"recipe.toml": TOY, "score.py": SCORE, "transformer.toml": SMALL}.items():
+        (tmp_path / "toy" / name).write_text(text, encoding="utf-8")
+    (tmp_path / "data" / "letters").mkdir(parents=True)
+    for task in ("upper", "lower"):
+        lines = "".join(f"{task} {i:02d} = {task} {i:02d}\n" for i in range(20))
+        (tmp_path / "data" / "letters" / f"{task}.txt").write_text(lines, encoding="utf-8")
+    return tmp_path / "toy"
+
+
+def make(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """What docs/results.md holds after the command."""
+    monkeypatch.setattr(sys, "argv", ["table.py", str(toy), "--data", str(toy.parent / "data"), *words])
+    table.main()
+    return str(table.RESULTS.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_a_table_is_made_once_with_what_was_measured(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = make(table, toy, monkeypatch, "--seeds", "1", "2", "--ensemble")
+    kept = toy.parent / "runs" / "recipes" / "toy"
+    reports = {file.parent.name: json.loads(file.read_text()) for file in kept.glob("transformer/*/report.json")}
+    assert reports.keys() == {"upper-1", "upper-2", "lower-1", "lower-2"}
+    assert len(list(kept.glob("ensembles/*.json"))) == 2
+    assert {report["share"] for report in reports.values()} == {1.0}
+    cells = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ") for line in written.splitlines() if "|" in line}
+    assert cells["upper"][1] == "1.00 ± 0.00"
+    assert cells["upper"][-1] == "12.50"
+    assert cells["mean"][-1] == "50.00"
+    assert "--seeds 1 2 --ensemble" in written
+    weights = {file: file.stat().st_mtime_ns for file in kept.rglob("model.safetensors")}
+    assert make(table, toy, monkeypatch, "--seeds", "1", "2", "--ensemble") == written
+    assert {file: file.stat().st_mtime_ns for file in kept.rglob("model.safetensors")} == weights
+
+
+def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"recurrent\.toml: there is no such model"):
+        make(table, toy, monkeypatch, "--model", "recurrent")
+    with pytest.raises(SystemExit, match="there is no such file; name the folder of the data"):
+        make(table, toy, monkeypatch, "--only", "nothing")
+    (toy.parent / "data" / "letters" / "upper.txt").write_text("a = b\nno pair\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"upper\.txt, line 2: is not written as recipe\.toml tells: 'no pair'"):
+        make(table, toy, monkeypatch)
