@@ -326,7 +326,7 @@ def test_the_command_is_stopped_while_decoding_and_goes_on_as_it_says(
     pairs.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in random_pairs(604, seed=3)))
     tables: dict[str, dict[str, Any]] = {"model": SMALL, "training": TRAINING}
     settings = [f"{table}.{name}={tables[table][name]}" for table in tables for name in tables[table]]
-    words = [folder, pairs, "--out", out, "--beam", 4, "--keep-true"]
+    words = [folder, pairs, "--out", out, "--keep-true", "--beam", 4]
     begin = [sys.executable, "-m", "antiphon", "distill", *map(str, words)]
     begin += [word for setting in settings for word in ("--set", setting)]
     with subprocess.Popen(begin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -337,7 +337,7 @@ def test_the_command_is_stopped_while_decoding_and_goes_on_as_it_says(
     assert process.returncode == 130, errors
     assert not (out / "config.json").exists()
     again = shlex.split(printed.strip().rpartition("Go on with: antiphon ")[2])
-    assert again == ["distill", *map(str, words[:-1]), "--keep-true", "--resume"]
+    assert again == ["distill", *map(str, words), "--resume"]
     monkeypatch.setattr(sys, "argv", ["antiphon", *again])
     with restored_interrupts(), pytest.raises(SystemExit, match=r"^0$"):
         main()

@@ -1,10 +1,7 @@
 """`antiphon distill`."""
 
-import time
-from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated
 
 import typer
 
@@ -19,9 +16,6 @@ from antiphon.cli.train import (
     refuse_other_settings,
     setting_words,
 )
-
-if TYPE_CHECKING:
-    from antiphon.run import Model
 
 BEAM = 5
 
@@ -56,6 +50,7 @@ def distill(
     while decoding or training, and says how to go on; after a kill, --resume goes on too. --device is where the teacher
     decodes; where the student learns, --set training.device tells.
     """
+    from antiphon.cli.progress import DistillationDisplay
     from antiphon.config import load_config, with_overrides
     from antiphon.data.pairs import read_pairs
     from antiphon.training import distill as distillation
@@ -97,59 +92,3 @@ def distill(
         typer.echo(f"Stopped and saved. Go on with: {again}")
         raise typer.Exit(130)
     typer.echo(f"The model is in {out}. Use it: antiphon generate {out}, or antiphon serve {out}")
-
-
-class DistillationDisplay:
-    """Listens to a distillation, and prints: the sources that are decoded, then what a training shows."""
-
-    def __init__(self) -> None:
-        from rich.progress import Progress, TextColumn
-
-        from antiphon.cli.progress import PLAIN_SECONDS, TrainingDisplay
-
-        self.training = TrainingDisplay()
-        self.stepped, self.validated = self.training.stepped, self.training.validated
-        self.finished = self.training.finished
-        self.console, self.live = self.training.console, self.training.live
-        self.begun: tuple[float, int] | None = None  # when, and with how many sources decoded already
-        self.printed, self.pause = 0.0, PLAIN_SECONDS
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[numbers]}"),
-            console=self.console,
-            disable=not self.live,
-        )
-        self.task = self.bar.add_task("decoding", total=1.0, numbers="")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-        self.training.__exit__(kind, error, trace)
-
-    def decoded(self, done: int, total: int, empty: int) -> None:
-        now = time.monotonic()
-        if self.begun is None:
-            self.begun, self.printed = (now, done), now
-            self.console.print(f"{total:,} sources for the teacher" + (f", {done:,} decoded already" if done else ""))
-            self.bar.start()
-        begun, before = self.begun
-        speed = (done - before) / max(now - begun, 1e-9)
-        left = str(timedelta(seconds=int((total - done) / speed))) if speed else "-:--:--"
-        numbers = f"{done:,} sources  {speed:,.1f} sources/s  {left} left"
-        self.bar.update(self.task, completed=done / total, numbers=numbers)
-        if not self.live and now - self.printed > self.pause:
-            self.printed = now
-            self.console.print(f"decoding: {done / total:.0%}  {numbers}")
-        if done == total:
-            self.bar.stop()
-            if empty:
-                self.console.print(f"{empty:,} outputs are empty: they are left out")
-
-    def started(self, model: "Model", resumed: bool) -> None:
-        self.training.__enter__()
-        self.training.started(model, resumed)

@@ -1,7 +1,8 @@
-"""How a training shows itself: a live line on a terminal, plain lines elsewhere."""
+"""How a training, or a distillation, shows itself: a live line on a terminal, plain lines elsewhere."""
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -102,3 +103,55 @@ def _left_out(model: "Model") -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}h{minutes % 60:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+class DistillationDisplay:
+    """Listens to a distillation, and prints: the sources that are decoded, then what a training shows."""
+
+    def __init__(self) -> None:
+        self.training = TrainingDisplay()
+        self.stepped, self.validated = self.training.stepped, self.training.validated
+        self.finished = self.training.finished
+        self.console, self.live = self.training.console, self.training.live
+        self.begun: tuple[float, int] | None = None  # when, and with how many sources decoded already
+        self.printed = 0.0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("decoding", total=1.0, numbers="")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        self.training.__exit__(kind, error, trace)
+
+    def decoded(self, done: int, total: int, empty: int) -> None:
+        now = time.monotonic()
+        if self.begun is None:
+            self.begun, self.printed = (now, done), now
+            self.console.print(f"{total:,} sources for the teacher" + (f", {done:,} decoded already" if done else ""))
+            self.bar.start()
+        begun, before = self.begun
+        speed = (done - before) / max(now - begun, 1e-9)
+        left = str(timedelta(seconds=int((total - done) / speed))) if speed else "-:--:--"
+        numbers = f"{done:,} sources  {speed:,.1f} sources/s  {left} left"
+        self.bar.update(self.task, completed=done / total, numbers=numbers)
+        if not self.live and now - self.printed > PLAIN_SECONDS:
+            self.printed = now
+            self.console.print(f"decoding: {done / total:.0%}  {numbers}")
+        if done == total:
+            self.bar.stop()
+            if empty:
+                self.console.print(f"{empty:,} outputs are empty: they are left out")
+
+    def started(self, model: "Model", resumed: bool) -> None:
+        self.training.__enter__()
+        self.training.started(model, resumed)
