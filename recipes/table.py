@@ -118,6 +118,10 @@ class Job:
     def report(self) -> Path:
         return self.out / "report.json"
 
+    @property
+    def members(self) -> "tuple[Job, ...]":
+        return (self,)
+
     def __str__(self) -> str:
         return f"{self.task}, seed {self.seed}"
 
@@ -129,13 +133,20 @@ class Ensemble:
     members: tuple[Job, ...]
 
     @property
+    def recipe(self) -> Recipe:
+        return self.members[0].recipe
+
+    @property
+    def task(self) -> str:
+        return self.members[0].task
+
+    @property
     def report(self) -> Path:
-        first = self.members[0]
         names = "+".join(f"{job.settings.stem}-{job.seed}" for job in self.members)
-        return first.recipe.kept / "ensembles" / f"{first.task}-{names}.json"
+        return self.recipe.kept / "ensembles" / f"{self.task}-{names}.json"
 
     def __str__(self) -> str:
-        return f"{self.members[0].task}, {len(self.members)} together"
+        return f"{self.task}, {len(self.members)} together"
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -162,16 +173,15 @@ def run(job: Job, stopped: Event) -> None:
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
         stopped_now = _watched(train, stopped, stdout=log, stderr=log)
     if not stopped_now:
-        measure(job, (job,), stopped)
+        measure(job, stopped)
 
 
-def measure(measured: Job | Ensemble, members: tuple[Job, ...], stopped: Event) -> None:
+def measure(job: Job | Ensemble, stopped: Event) -> None:
     """Of one training, or of several that decide together."""
-    first = members[0]
-    recipe, together = first.recipe, "+".join(str(job.out) for job in members)
-    pairs = recipe.file(first.data, recipe.measured, first.task)
-    measured.report.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, outputs = measured.report.with_suffix(".new"), measured.report.with_suffix(".txt")
+    recipe, first = job.recipe, job.members[0]
+    together, pairs = "+".join(str(one.out) for one in job.members), recipe.file(first.data, recipe.measured, job.task)
+    job.report.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, outputs = job.report.with_suffix(".new"), job.report.with_suffix(".txt")
     evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs), "--beam", str(recipe.beam)]
     evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
     with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
@@ -184,7 +194,7 @@ def measure(measured: Job | Ensemble, members: tuple[Job, ...], stopped: Event) 
                 raise RuntimeError(f"{script} ended with {printed.returncode}; {log.name} tells why.")
             found = json.loads(unfinished.read_text(encoding="utf-8")) | json.loads(printed.stdout)
             unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(measured.report)
+    unfinished.replace(job.report)
 
 
 def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
@@ -229,16 +239,15 @@ def _run_and_tell(job: Job | Ensemble, stopped: Event, progress: Progress, bar: 
         if isinstance(job, Job):
             run(job, stopped)
         else:
-            measure(job, job.members, stopped)
+            measure(job, stopped)
     if job.report.exists():
         progress.console.print(f"{job}: {figure(job):.2f}")
     progress.advance(bar)
 
 
 def figure(job: Job | Ensemble, name: str = "") -> float:
-    """What was measured; of an ensemble too."""
-    recipe = (job if isinstance(job, Job) else job.members[0]).recipe
-    return float(json.loads(job.report.read_text(encoding="utf-8"))[name or recipe.measure])
+    """What was measured."""
+    return float(json.loads(job.report.read_text(encoding="utf-8"))[name or job.recipe.measure])
 
 
 def table(recipe: Recipe, jobs: list[Job], ensembles: list[Ensemble], command: str) -> str:
@@ -276,7 +285,7 @@ def table(recipe: Recipe, jobs: list[Job], ensembles: list[Ensemble], command: s
 def _by_task(recipe: Recipe, jobs: Sequence[Job | Ensemble], name: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {task: [] for task in recipe.tasks}
     for job in jobs:
-        found[(job if isinstance(job, Job) else job.members[0]).task].append(figure(job, name))
+        found[job.task].append(figure(job, name))
     return found
 
 
@@ -304,6 +313,7 @@ def _title(measure: str) -> str:
         "per": "PER",
         "ter": "TER",
         "char_bleu": "character BLEU",
+        "tokenised_bleu": "tokenised BLEU",
     }.get(measure, measure.replace("_", " "))
 
 
