@@ -374,7 +374,7 @@ def main() -> None:
     ensembles = []
     if options.ensemble:
         ensembles = [Ensemble(tuple(job for job in jobs if job.task == task)) for task in tasks]
-    if not (run_all(jobs, options.jobs) and run_all(ensembles, options.jobs)):
+    if not all(run_all(some, options.jobs) for some in (jobs, ensembles) if some):
         sys.exit("Not all is done; the same command goes on from here.")
     if options.only:
         return
