@@ -95,9 +95,6 @@ class TrainingConfig(Table):
     beta2: float = Field(0.98, gt=0, lt=1, description="AdamW's memory of squared gradients")
     clip_norm: float = Field(1.0, ge=0, description="longest gradient; 0: no limit")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all tokens")
-    r_drop: float = Field(
-        0.0, ge=0, description="each batch is read twice, and the two must agree with this weight; 0: read once"
-    )
     max_steps: int = Field(10000, ge=0, description="stop after so many updates; 0: no limit")
     max_epochs: float = Field(0, ge=0, description="stop after so many passes over the data; 0: no limit")
     max_minutes: float = Field(0, ge=0, description="stop after so many minutes of training; 0: no limit")

@@ -133,7 +133,7 @@ class Trainer:
         self.model.train()
         nll = 0.0
         for batch in chosen:
-            loss, part = batch_loss(self.model, batch, config.label_smoothing, self.dtype, config.r_drop)
+            loss, part = batch_loss(self.model, batch, config.label_smoothing, self.dtype)
             (loss / num_tokens).backward()  # type: ignore[no-untyped-call]
             nll += part.item()
         norm = clip_gradients(self.model, config.clip_norm).item()
