@@ -28,7 +28,7 @@ from antiphon.ids import BOS, EOS, PAD
 from antiphon.model.ensemble import Ensemble
 from antiphon.model.packed import WORTH, Precision, gain, pack
 from antiphon.model.seq2seq import Seq2Seq, build
-from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, RunPath, TextSide, members_of
+from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, RunPath, TextSide, members_of, read_config
 from antiphon.tokenizer import TokenizerPair
 
 WEIGHTS, LOSS_CURVE = "model.safetensors", "loss.png"
@@ -68,7 +68,7 @@ class Model:
             raise ValueError(f"workers is {workers}; give a number of running batches, or 0 for one a core.")
         model = cls([], TextSide.load(run))
         for folder in members_of(run):
-            network = _read_network(folder).to(find_device(device))
+            network = _read_network(folder, model.side).to(find_device(device))
             if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
                 pack(network)
                 model.precision = "int8"
@@ -208,11 +208,10 @@ def load(run: RunPath, device: str = "cpu", precision: Precision | Literal["auto
     return Model.load(run, device, precision, workers)
 
 
-def _read_network(folder: Path) -> Seq2Seq:
-    """That of a run folder, on the file's own memory."""
+def _read_network(folder: Path, side: TextSide) -> Seq2Seq:
+    """That of a run folder, with the vocabularies of `side`, on the file's own memory."""
     with _NoRandomNumbers():
-        side = TextSide.load(folder)
-        network = Model.new(side.config, side.tokenizers, side.facts).network
+        network = Model.new(read_config(folder), side.tokenizers, side.facts).network
     load_weights(network, folder / WEIGHTS, mapped=True)
     return network.eval()
 
