@@ -18,6 +18,7 @@ from antiphon.convert import ctranslate2, huggingface
 from antiphon.decoding.generate import decode
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
+from antiphon.model.packed import works
 from antiphon.run import Model
 from antiphon.tokenizer import train_tokenizers
 
@@ -184,6 +185,8 @@ def test_ctranslate2_takes_two_vocabularies_and_what_they_do_not_know(tmp_path: 
 
 
 def test_ctranslate2_makes_int8_of_the_weights_when_asked(tmp_path: Path) -> None:
+    if not works():
+        pytest.skip("int8 products are not exact enough on this processor")
     model = random_model()
     translator = in_ctranslate2(model, tmp_path / "out", compute_type="int8")
     pairs = random_targets(model, 10)

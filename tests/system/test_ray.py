@@ -27,7 +27,7 @@ from antiphon.serving import ray as on_ray
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ray.yaml"
 LONG = {"text": "ab 01", "min_length": 500, "max_length": 500}  # some tenths of a second
-PATIENCE = 60.0  # seconds
+PATIENCE = 240.0  # seconds; a replica begins with seconds of imports
 
 # Holds the cluster until its input ends. A line is an application to tell the state of, or the replica of one to kill.
 CLUSTER = """
