@@ -5,7 +5,7 @@ bootstrap resampling (Koehn 2004, "Statistical significance tests for machine tr
 McNemar's exact test (McNemar 1947, "Note on the sampling error of the difference between correlated proportions").
 
 What is resampled are sacreBLEU's own sums for each output. How a p-value comes of the samples is not its PairedTest's
-way: that (2.6) gives p = 0.001 to a system against itself, and p < 0.05 to one in ten pairs of equal systems.
+way: that (2.6) gives a system against itself the smallest p there is.
 """
 
 from collections.abc import Iterator, Sequence

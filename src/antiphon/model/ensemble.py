@@ -26,10 +26,6 @@ class EnsembleState:
         return self.members[0].lengths
 
     @property
-    def num_rows(self) -> int:
-        return self.members[0].num_rows
-
-    @property
     def keep_attention(self) -> bool:
         return self.members[0].keep_attention
 

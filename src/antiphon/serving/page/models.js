@@ -43,10 +43,8 @@ export function describe(model) {
     model.attention === "none" ? "no attention" : `${model.attention} attention`,
     `vectors of ${model.d_model}`,
   ]
-  if (model.members > 1) {
-    parts.unshift(`an ensemble of ${model.members}, its first:`)
-  }
-  return parts.join(" · ")
+  const told = parts.join(" · ")
+  return model.members > 1 ? `an ensemble of ${model.members}, the first: ${told}` : told
 }
 
 /** @param {number} count */
