@@ -323,6 +323,16 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         {"positions": "sinusoidal", "d_model": 15, "num_heads": 3},
         ["model.d_model is 15", "even"],
     ),
+    "ctranslate2, copying": (
+        ctranslate2,
+        {"copying": True, "tokenizer": JOINT | {"joint": True}},
+        ["model.copying is true", "only generate"],
+    ),
+    "huggingface, copying": (
+        huggingface,
+        {"copying": True, "tokenizer": JOINT | {"joint": True}},
+        ["model.copying is true", "needs false"],
+    ),
     "huggingface, encoder": (huggingface, {"encoder": "lstm"}, ["model.encoder is lstm", "transformer"]),
     "huggingface, decoder": (huggingface, {"decoder": "gru"}, ["model.decoder is gru", "transformer"]),
     "huggingface, rotary": (huggingface, {"positions": "rotary"}, ["is rotary", "sinusoidal", "ctranslate2"]),

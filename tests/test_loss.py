@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from laws.toys import ARCHITECTURES, random_model
 
+from antiphon.data.batches import Batch
 from antiphon.training import loss as loss_module
-from antiphon.training.loss import cross_entropy
+from antiphon.training.loss import batch_loss, cross_entropy
 
 M, D, V = 13, 6, 9
 
@@ -53,6 +55,52 @@ def test_without_gradients_the_loss_is_the_same() -> None:
     with torch.inference_mode():
         found = cross_entropy(features.clone(), weight.clone(), targets, 0.1)
     assert found[0] == cross_entropy(features, weight, targets, 0.1)[0].detach()
+
+
+def random_ways(dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Shares and probabilities of a second way to each right token; one of them all but impossible."""
+    ways = torch.rand(M, 2, generator=torch.Generator().manual_seed(2), dtype=dtype).log()
+    ways[3, 1] = -700
+    return ways.requires_grad_()
+
+
+@pytest.mark.parametrize("chunk", [2 * V, 1 << 22])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_with_a_second_way_it_is_the_loss_of_the_mixture(
+    smoothing: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK", chunk)
+    features, weight, targets = random_problem()
+    ways = random_ways()
+    loss, nll = cross_entropy(features, weight, targets, smoothing, ways=ways)
+    (3 * loss).backward()
+    found = (features.grad, weight.grad, ways.grad)
+    features.grad = weight.grad = ways.grad = None
+    log_probs = (features @ weight.T).log_softmax(1)
+    generated = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
+    mixture = (ways[:, 0].exp() * generated.exp() + ways[:, 1].exp()).log()
+    expected = -((1 - smoothing) * mixture + smoothing * log_probs.mean(1)).sum()
+    (3 * expected).backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(nll, -mixture.sum().detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, (features.grad, weight.grad, ways.grad), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if ARCHITECTURES[name].copying])
+def test_a_model_that_copies_learns_from_the_probabilities_that_it_gives(name: str, in_float64: None) -> None:
+    """The loss of a padded batch is that of the log-probabilities of `forward`, and so is every gradient."""
+    model = random_model(name)
+    source = torch.tensor([[5, 6, 7, 3], [8, 3, 0, 0]])
+    target_out = torch.tensor([[6, 6, 9, 3], [8, 3, 0, 0]])
+    target_in = torch.tensor([[2, 6, 6, 9], [2, 8, 0, 0]])
+    batch_loss(model, Batch(source, target_in, target_out), 0.0, torch.float32)[0].backward()
+    found = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    log_probs = model(source, source != 0, target_in)
+    torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(2, 4))
+    F.nll_loss(log_probs.flatten(0, 1), target_out.flatten(), ignore_index=0, reduction="sum").backward()
+    torch.testing.assert_close(found, [parameter.grad for parameter in model.parameters()], rtol=1e-9, atol=1e-9)
+    model.zero_grad()
 
 
 @pytest.mark.parametrize("frozen", [0, 1])

@@ -31,6 +31,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ssru": {"decoder": "ssru"},
     "recurrent": {"encoder": "gru", "decoder": "lstm"},
     "recurrent decoder": {"decoder": "gru", "attention": "dot", "input_feeding": False},
+    "copying": {"copying": True},
+    "recurrent, copying": {"encoder": "gru", "decoder": "lstm", "copying": True},
 }
 needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -92,7 +94,7 @@ def test_outputs_are_the_same_to_the_bit_alone_and_among_neighbours(name: str, b
 
 
 needs_products = pytest.mark.skipif(not kernels.most_rows(), reason="the processor has no VNNI")
-transformers = pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.startswith("recurrent")])
+in_one_call = pytest.mark.parametrize("name", ["sinusoidal", "rotary", "relative", "gated, wide heads", "ssru"])
 
 
 def layer_by_layer(model: Seq2Seq) -> Seq2Seq:
@@ -104,14 +106,14 @@ def layer_by_layer(model: Seq2Seq) -> Seq2Seq:
 
 
 @needs_products
-@transformers
+@in_one_call
 def test_a_step_in_one_call_is_its_layers_one_by_one_to_the_bit(name: str) -> None:
     asked, tokens = sources(7), [2, 9, 50, 11, 4] * 40  # longer than the table of positions that is made first
     assert torch.equal(stepped(network(name), asked, tokens), stepped(layer_by_layer(network(name)), asked, tokens))
 
 
 @needs_products
-@transformers
+@in_one_call
 @torch.inference_mode()
 def test_an_encoder_in_one_call_is_its_layers_one_by_one_to_the_bit(name: str) -> None:
     asked, other = [*sources(5), (*([9] * 140), 3)], layer_by_layer(network(name))
@@ -121,7 +123,7 @@ def test_an_encoder_in_one_call_is_its_layers_one_by_one_to_the_bit(name: str) -
 
 
 @needs_products
-@transformers
+@in_one_call
 def test_few_rows_in_one_call_and_more_by_torch_s_operators_are_the_same_to_the_bit(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

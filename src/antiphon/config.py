@@ -61,6 +61,7 @@ class ModelConfig(Table):
     tie_embeddings: bool = Field(
         True, description="output weights are the target embeddings; a joint vocabulary shares all"
     )
+    copying: bool = Field(False, description="tokens of the source may be copied; needs tokenizer.joint")
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="share of activations dropped while training")
 
     @model_validator(mode="after")
@@ -156,6 +157,12 @@ class Config(Table):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     generation: GenerationConfig = GenerationConfig()
+
+    @model_validator(mode="after")
+    def _check_copying(self) -> Self:
+        if self.model.copying and self.tokenizer.joint is not True:
+            raise ValueError("model.copying needs one vocabulary for both sides; set tokenizer.joint to true")
+        return self
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

@@ -50,7 +50,7 @@ def check_stepping(model: Seq2Seq, source: Sequence[int], target: Sequence[int])
 def check_padding(model: Seq2Seq, sources: Sequence[Sequence[int]], target: Sequence[int]) -> None:
     """Law 2, the logits: a source alone = the same source in a padded batch."""
     memory = model.encode(sources)
-    logits = model.decoder.logits(model.decoder.features(memory, torch.tensor([[BOS, *target]] * len(sources))))
+    logits = model.predict(memory, torch.tensor([[BOS, *target]] * len(sources)))
     for row, source in enumerate(sources):
         alone = model.encode([source])
         assert_close(memory.values[row, : len(source)], alone.values[0], "memory")

@@ -46,6 +46,10 @@ def _architectures() -> dict[str, ModelConfig]:
                 found[f"{encoder}>{name}{told}"] = tiny(encoder=encoder, positions=positions, **settings)
     found["lstm-one-way>gru-additive-feeding"] = tiny(encoder="lstm", decoder="gru", bidirectional=False)
     found["transformer>transformer-gated-untied"] = tiny(feed_forward="gated", tie_embeddings=False)
+    found["transformer>ssru-copying"] = tiny(decoder="ssru", copying=True)
+    found["transformer>transformer-copying"] = tiny(copying=True)
+    found["gru>lstm-copying"] = tiny(encoder="gru", decoder="lstm", copying=True)
+    found["lstm>gru-none-copying"] = tiny(encoder="lstm", decoder="gru", attention="none", copying=True)
     return found
 
 
@@ -57,6 +61,7 @@ FAMILIES = (
     "gru>lstm-additive-feeding",
     "lstm>gru-dot",
     "transformer>ssru-rotary",
+    "transformer>ssru-copying",
     "lstm>gru-none",
 )
 
@@ -75,7 +80,7 @@ def float64() -> Iterator[None]:
 def random_model(name: str, vocab: int = VOCAB, seed: int = 0) -> Seq2Seq:
     """An architecture in float64 with all weights random, biases and norms too."""
     with float64():
-        model = build(ARCHITECTURES[name], vocab, vocab, joint=False, seed=seed)
+        model = build(ARCHITECTURES[name], vocab, vocab, ARCHITECTURES[name].copying, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -172,7 +177,7 @@ def word_model(name: str = FAMILIES[0], seed: int = 0) -> Model:
     """A random float64 model whose words are single letters, source and target."""
     config = Config.model_validate(
         {
-            "tokenizer": {"source": "words", "target": "words", "joint": False},
+            "tokenizer": {"source": "words", "target": "words", "joint": ARCHITECTURES[name].copying},
             "model": ARCHITECTURES[name].model_dump(),
         }
     )

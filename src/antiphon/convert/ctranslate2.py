@@ -53,6 +53,11 @@ def _check(config: ModelConfig) -> None:
                 f"model.{side} is {found}, but CTranslate2 runs transformers only; train with "
                 f"--set model.{side}=transformer to export."
             )
+    if config.copying:
+        raise ValueError(
+            "model.copying is true, but CTranslate2's decoders only generate; train with --set model.copying=false to "
+            "export."
+        )
     if config.positions == "sinusoidal" and (config.d_model % 2 or config.d_model < 4):
         raise ValueError(
             f"model.d_model is {config.d_model}, but the sinusoidal positions of CTranslate2 need an even one, 4 at "

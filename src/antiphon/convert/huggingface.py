@@ -61,6 +61,8 @@ def _check(model: Model) -> None:
         found = getattr(config, name)
         if found != needed:
             raise _refusal(f"model.{name}", found, needed, elsewhere=found not in ("gru", "lstm"))
+    if config.copying:
+        raise _refusal("model.copying", "true", "false", elsewhere=False)
     if config.d_model % 2 or config.d_model < 4:
         raise _refusal("model.d_model", config.d_model, "an even one, 4 at least", elsewhere=False)
     if not model.tokenizers.joint:

@@ -11,11 +11,13 @@ class Memory(NamedTuple):
     """What an encoder hands to a decoder.
 
     values (B, S, D): a vector for each token. mask (B, S): True = a real token. summary (B, D): one vector for all.
+    tokens (B, S): the ids that were read.
     """
 
     values: Tensor
     mask: Tensor
     summary: Tensor
+    tokens: Tensor
 
 
 class TokenEmbedding(nn.Module):
@@ -48,6 +50,11 @@ class FeedForward(nn.Module):
             x = F.gelu(self.inner(x))
         out: Tensor = self.outer(x)
         return out
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """bfloat16 as float32; others as they are."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def score_tokens(features: Tensor, weight: Tensor, head: nn.Module | None) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.model.attention import RecurrentAttention
+from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout
-from antiphon.model.layers import Memory, TokenEmbedding, score_tokens
+from antiphon.model.layers import Memory, TokenEmbedding, at_least_float32, score_tokens
 from antiphon.model.positions import Frame
 from antiphon.model.state import DecodeState
 
@@ -82,9 +83,7 @@ class SSRU(nn.Module):
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., D) -> what would be new, and how much of the old is kept; never in less than float32."""
-        new, forget = self.project(x).chunk(2, dim=-1)
-        if new.dtype == torch.bfloat16:
-            new, forget = new.float(), forget.float()
+        new, forget = at_least_float32(self.project(x)).chunk(2, dim=-1)
         return new, torch.sigmoid(forget)
 
 
@@ -122,7 +121,7 @@ class RecurrentEncoder(nn.Module):
                 outputs.append(_take(reverse, backwards))
             out = self.dropout(torch.cat(outputs, dim=-1))
             x = out if depth == 0 else x + out
-        return Memory(x * mask.unsqueeze(-1).to(x.dtype), mask, torch.cat(ends, dim=-1))
+        return Memory(x * mask.unsqueeze(-1).to(x.dtype), mask, torch.cat(ends, dim=-1), source)
 
 
 def _take(x: Tensor, places: Tensor) -> Tensor:
@@ -141,6 +140,7 @@ class RecurrentDecoder(nn.Module):
         attention: RecurrentAttention | None,
         input_feeding: bool,
         output: Tensor,
+        copying: Copying | None,
         dropout: Dropout,
     ) -> None:
         super().__init__()
@@ -157,6 +157,7 @@ class RecurrentDecoder(nn.Module):
         self.combine = nn.Linear(2 * width, width) if attention is not None else None
         self.output = output
         self.head: nn.Module | None = None
+        self.copying = copying
         self.dropout = dropout
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
@@ -202,6 +203,8 @@ class RecurrentDecoder(nn.Module):
             shared = {"keys": self.attention.key(memory.values), "values": memory.values, "mask": memory.mask}
             if self.feeding:
                 past["context"] = torch.zeros_like(memory.summary)
+        if self.copying is not None:
+            shared |= self.copying.kept(memory)
         return DecodeState(shared, past, memory.mask.sum(1).tolist(), dict.fromkeys(shared, 1))
 
     def step(self, state: DecodeState, tokens: Tensor) -> Tensor:
@@ -224,7 +227,7 @@ class RecurrentDecoder(nn.Module):
             if state.keep_attention:
                 state.attention = state.unfold(weights)[:, None, None, :]
         state.ages = [age + 1 for age in state.ages]
-        return self.logits(x)
+        return self.logits(x) if self.copying is None else self.copying.step(self.logits(x), x, state)
 
     def _start_hidden(self, memory: Memory) -> list[Hidden]:
         starts = [torch.tanh(bridge(memory.summary)) for bridge in self.bridges]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from antiphon.config import ModelConfig
 from antiphon.ids import PAD
 from antiphon.model.attention import RecurrentAttention, SelfAttention
+from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout, Noise
 from antiphon.model.layers import Memory, TokenEmbedding
 from antiphon.model.positions import Positions, RelativePositions, RotaryPositions, SinusoidalPositions
@@ -28,10 +29,12 @@ class Decoder(Protocol):
     """Predicts a target from a memory: all of it with teacher forcing, or word by word.
 
     output: the weights (V, D) that turn features into logits. head: a layer that does so in their place, or None.
+    copying: None, or what makes log-probabilities of logits by adding those of copied tokens.
     """
 
     output: Tensor
     head: nn.Module | None
+    copying: Copying | None
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
         """target_in (B, T) -> (B, T, D)."""
@@ -73,15 +76,17 @@ class Seq2Seq(nn.Module):
 
     def forward(self, source: Tensor, source_mask: Tensor, target_in: Tensor) -> Tensor:
         """Teacher forcing: source (B, S), source_mask (B, S), target_in (B, T) -> logits (B, T, V)."""
-        return self.decoder.logits(self.features(source, source_mask, target_in))
+        return self.predict(self.encoder(source, source_mask), target_in)
 
-    def features(self, source: Tensor, source_mask: Tensor, target_in: Tensor) -> Tensor:
-        """As `forward`, before the output weights: (B, T, D)."""
-        return self.decoder.features(self.encoder(source, source_mask), target_in)
+    def predict(self, memory: Memory, target_in: Tensor) -> Tensor:
+        """Teacher forcing after a memory: target_in (B, T) -> logits (B, T, V); log-probabilities, if it copies."""
+        features = self.decoder.features(memory, target_in)
+        logits, copying = self.decoder.logits(features), self.decoder.copying
+        return logits if copying is None else copying.mix(logits, features, copying.kept(memory))
 
     def teacher_forced(self, sources: Sequence[Sequence[int]], target_in: Tensor) -> Tensor:
         """Token ids, each source ending with EOS, and target_in (B, T) -> logits (B, T, V)."""
-        return self.decoder.logits(self.decoder.features(self.encode(sources), target_in))
+        return self.predict(self.encode(sources), target_in)
 
     def start(self, sources: Sequence[Sequence[int]]) -> DecodeState:
         """Encodes sources of token ids, each ending with EOS, and starts a row for each."""
@@ -132,17 +137,17 @@ def _encoder(config: ModelConfig, embedding: TokenEmbedding, dropout: Dropout) -
 
 
 def _decoder(config: ModelConfig, embedding: TokenEmbedding, output: Tensor, dropout: Dropout) -> nn.Module:
+    copying = Copying(config.d_model) if config.copying else None
     if config.decoder not in ("transformer", "ssru"):
         attention = None if config.attention == "none" else RecurrentAttention(config.d_model, config.attention)
-        return RecurrentDecoder(
-            embedding, config.decoder, config.decoder_layers, attention, config.input_feeding, output, dropout
-        )
+        recurrences = (config.decoder, config.decoder_layers)
+        return RecurrentDecoder(embedding, *recurrences, attention, config.input_feeding, output, copying, dropout)
     shape = (config.d_model, config.num_heads, config.d_ff, config.feed_forward)
     layers = [
         DecoderLayer(SSRU(shape[0]) if config.decoder == "ssru" else SelfAttention(*shape[:2]), *shape, dropout)
         for _ in range(config.decoder_layers)
     ]
-    return TransformerDecoder(embedding, _positions(config, causal=True), layers, output, dropout)
+    return TransformerDecoder(embedding, _positions(config, causal=True), layers, output, copying, dropout)
 
 
 def _positions(config: ModelConfig, causal: bool) -> Positions:

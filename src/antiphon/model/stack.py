@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from antiphon import kernels
 from antiphon.kernels import stack
+from antiphon.model.copying import Copying
 from antiphon.model.int8 import Int8GatedFeedForward, Int8Linear, PackedNorm, PackedSelfAttention, PackedSSRU
 from antiphon.model.layers import Memory, TokenEmbedding
 from antiphon.model.positions import Positions
@@ -27,8 +28,8 @@ def encodes_in_one_call(encoder: TransformerEncoder) -> bool:
 
 
 def steps_in_one_call(decoder: TransformerDecoder) -> bool:
-    """All its linear layers are packed for our own kernels, and so are its attentions."""
-    return decoder.in_slots and decoder.head is not None and _multiplied(decoder)
+    """All its linear layers are packed for our own kernels, and so are its attentions; and it does not copy."""
+    return decoder.in_slots and decoder.head is not None and decoder.copying is None and _multiplied(decoder)
 
 
 def _multiplied(module: nn.Module) -> bool:
@@ -61,7 +62,7 @@ class PackedEncoder(nn.Module):
         values = stack.encode(
             self.stack, table.pointers, source.contiguous(), lengths, None if bias is None else bias.contiguous()
         )
-        return Memory(values, mask, values.sum(1) / lengths.unsqueeze(1))
+        return Memory(values, mask, values.sum(1) / lengths.unsqueeze(1), source)
 
 
 class PackedDecoder(nn.Module):
@@ -71,6 +72,7 @@ class PackedDecoder(nn.Module):
         super().__init__()
         self.plain = plain
         self.output, self.head = plain.output, plain.head
+        self.copying: Copying | None = None
         self.recurrent = isinstance(plain.layers[0].attention, PackedSSRU)
         self.places = Places(plain.positions, plain.output.shape[1])
         self.layers = (stack.Layer * len(plain.layers))(*(_decoder_layer(layer) for layer in plain.layers))

@@ -14,6 +14,7 @@ from antiphon.model.attention import (
     causal_bias,
     mask_bias,
 )
+from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import FeedForward, Memory, TokenEmbedding, score_tokens
 from antiphon.model.positions import Frame, Positions
@@ -60,7 +61,7 @@ class TransformerEncoder(nn.Module):
             x = layer(x, frame)
         values = self.norm(x)
         weights = mask.to(values.dtype).unsqueeze(-1)
-        return Memory(values, mask, (values * weights).sum(1) / weights.sum(1))
+        return Memory(values, mask, (values * weights).sum(1) / weights.sum(1), source)
 
 
 class DecoderLayer(nn.Module):
@@ -104,6 +105,7 @@ class TransformerDecoder(nn.Module):
         positions: Positions,
         layers: list[DecoderLayer],
         output: Tensor,
+        copying: Copying | None,
         dropout: Dropout,
     ) -> None:
         super().__init__()
@@ -113,6 +115,7 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(embedding.weight.shape[1])
         self.output = output
         self.head: nn.Module | None = None
+        self.copying = copying
         self.in_slots = False  # keys and values of past tokens lie in Slots
         self.dropout = dropout
 
@@ -148,7 +151,10 @@ class TransformerDecoder(nn.Module):
     def empty(self, memory: Memory) -> DecodeState:
         """One row for each source, and no keys or values of the memory yet."""
         lengths = memory.mask.sum(1).tolist()
-        shared, ragged = {"mask": memory.mask}, {"mask": 1}
+        shared = {"mask": memory.mask}
+        if self.copying is not None:
+            shared |= self.copying.kept(memory)
+        ragged = dict.fromkeys(shared, 1)
         past: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
             past |= layer.attention.start(index, memory.values)  # type: ignore[union-attr, operator]
@@ -181,4 +187,5 @@ class TransformerDecoder(nn.Module):
             weights.append(seen)
         state.attention = torch.stack(weights, dim=1) if state.keep_attention else None
         state.ages = [age + 1 for age in state.ages]
-        return self.logits(self.norm(x))
+        x = self.norm(x)
+        return self.logits(x) if self.copying is None else self.copying.step(self.logits(x), x, state)

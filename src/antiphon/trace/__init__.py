@@ -193,10 +193,10 @@ def project(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def _teacher_forced(model: Model, memory: Memory, text: str, ids: list[int]) -> Forced:
     """The target `text`, whose ids are `ids`, after the source in memory."""
-    tokenizer, decoder = model.tokenizers.target, model.network.decoder
+    tokenizer = model.tokenizers.target
     fed, wanted = [BOS, *ids], [*ids, EOS]
-    features = decoder.features(memory, torch.tensor([fed], device=model.network.device))
-    log_probs = decoder.logits(features)[0].float().log_softmax(dim=-1)  # (T, V)
+    logits = model.network.predict(memory, torch.tensor([fed], device=model.network.device))
+    log_probs = logits[0].float().log_softmax(dim=-1)  # (T, V)
     right = log_probs.gather(1, torch.tensor(wanted, device=log_probs.device).unsqueeze(1)).squeeze(1).tolist()
     best = log_probs.max(dim=-1)
     parts = zip(fed, wanted, right, best.indices.tolist(), best.values.tolist(), strict=True)
