@@ -356,3 +356,33 @@ def test_split_fills_dev_and_is_the_same_everywhere() -> None:
 def test_split_of_nothing_is_a_sentence() -> None:
     with pytest.raises(DataError, match=r"found none; add pairs, or give dev pairs of your own\.$"):
         split_pairs([], 10)
+
+
+def test_several_files_are_one_with_tags_and_as_often_as_told(write: Callable[[str, bytes], Path]) -> None:
+    french, german = write("fr.tsv", b"a\tun\nb\tdeux\n"), write("de.jsonl", jsonl([Pair("c", "drei")]))
+    sources, targets = write("en", b"d\n"), write("it", b"quattro\n")
+    found = read_pairs(f"<fr>={french}+de={german}*3+{sources},{targets}*2")
+    expected = [("<fr> a", "un"), ("<fr> b", "deux"), *[("de c", "drei")] * 3, *[("d", "quattro")] * 2]
+    assert list(found) == [Pair(*pair) for pair in expected]
+
+
+@pytest.mark.parametrize("name", ["a+b=c.tsv", "x=1.tsv", "x.tsv*2", "run+1/x.tsv"])
+def test_a_file_that_exists_goes_before_a_mixture(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a\tb\n")
+    for path in (str(file), file):
+        assert list(read_pairs(path)) == [Pair("a", "b")]
+
+
+def test_a_file_of_a_mixture_that_is_missing_or_broken_is_named(write: Callable[[str, bytes], Path]) -> None:
+    good, bad = write("good.tsv", b"a\tb\n"), write("bad.tsv", b"a\tb\nc\n")
+    assert rejected(f"fr={good}+de=nowhere.tsv*2").startswith("nowhere.tsv: ")
+    assert rejected(f"fr={good}+de={bad}").startswith(f"{bad}, line 2: ")
+    assert rejected(f"{good}+{write('none.tsv', b'')}").startswith(f"{good.parent / 'none.tsv'}: expected pairs")
+    assert "nothing here" not in rejected(f"{good}+") and rejected(f"{good}+").endswith(".")
+
+
+def test_standard_input_may_be_a_part() -> None:
+    found = read_pairs("fr=-*2", stdin=Stream(b"a\tb\n"))
+    assert list(found) == [Pair("fr a", "b")] * 2

@@ -114,8 +114,10 @@ class Interrupted:
 
 
 def _stem(pairs: str) -> str:
-    """The name of a run, from that of its file: `data/train.tsv.gz` -> `train`."""
-    name = Path(pairs.split(",")[0]).name.split(".")[0]
+    """The name of a run, from that of its first file: `data/train.tsv.gz` -> `train`."""
+    from antiphon.data.mixture import parts
+
+    name = Path(parts(pairs)[0].name.split(",")[0]).name.split(".")[0]
     return name if name not in ("", "-") else "pairs"
 
 

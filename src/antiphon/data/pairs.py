@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from itertools import chain, compress, islice
+from itertools import chain, compress, islice, repeat
 from operator import eq
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -26,6 +26,8 @@ from typing import BinaryIO, NamedTuple, cast, overload
 
 import numpy as np
 import numpy.typing as npt
+
+from antiphon.data.mixture import parts
 
 PathLike = str | Path
 GZIP_MAGIC = b"\x1f\x8b"
@@ -120,8 +122,8 @@ def read_pairs(
     target_key: str = "target",
     stdin: BinaryIO | None = None,
 ) -> StoredPairs:
-    """All pairs of a file, of two parallel files (a sequence of two, or "first,second"), or of standard
-    input, "-".
+    """All pairs of a file, of two parallel files (a sequence of two, or "first,second"), of standard input, "-", or of
+    several of them ("first.tsv+second.tsv", with tags and weights: see `mixture`).
 
     They are read once, errors and all, and can be gone through as often as need be; `list` of them is one to change.
     `stdin` stands in for the process's own standard input. Raises DataError.
@@ -137,7 +139,16 @@ def iter_pairs(
     stdin: BinaryIO | None = None,
 ) -> Iterator[Pair]:
     """The pairs of `read_pairs`, one by one. Raises DataError at the line at fault, or if there are none."""
-    names = _split_names(path)
+    if not isinstance(path, str):
+        yield from _pairs(_split_names(path), source_key, target_key, stdin)
+        return
+    for part in parts(path):
+        for source, target in _pairs(_split_names(part.name), source_key, target_key, stdin):
+            yield from repeat(Pair(part.tagged(source), target), part.times)
+
+
+def _pairs(names: Sequence[str], source_key: str, target_key: str, stdin: BinaryIO | None) -> Iterator[Pair]:
+    """Of one file, or two parallel ones."""
     if len(names) == 2:
         pairs = _parallel_pairs(names[0], names[1], stdin)
     else:
