@@ -3,8 +3,9 @@
     python recipes/table.py recipes/sigmorphon2020-g2p [--model recurrent] [--seeds 1 2 3] [--ensemble] [--only kor ice]
 
 A recipe is a folder: recipe.toml names the tasks, their files in the data folder, the measure and what was published;
-MODEL.toml are the settings of a model. What is trained is kept in runs/recipes. Ctrl-C stops; the same command goes on
-where it stopped. When all is there, the table in docs/results.md is written anew.
+MODEL.toml are the settings of a model. With --together one model learns all tasks, told by a tag which one is meant.
+What is trained is kept in runs/recipes. Ctrl-C stops; the same command goes on where it stopped. When all is there, the
+table in docs/results.md is written anew.
 """
 
 import argparse
@@ -45,9 +46,11 @@ class Recipe:
     or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
     system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
-    expression whose groups are source and target. keys: those of source and target in JSON lines.
+    expression whose groups are source and target. keys: those of source and target in JSON lines. tags: of each task,
+    what its sources begin with where one model learns all.
 
-    Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints.
+    Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
+    PAIRS is what `read_pairs` takes.
     """
 
     home: Path
@@ -65,6 +68,7 @@ class Recipe:
     beam: int = 5
     line: str = ""
     keys: tuple[str, str] = ("source", "target")
+    tags: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -101,52 +105,78 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training, and where it is kept."""
+class Training:
+    """One model, and where it is kept. Of several tasks, it learns all, each with its tag."""
 
     recipe: Recipe
     settings: Path
-    task: str
+    tasks: tuple[str, ...]
     seed: int
     data: Path
 
     @property
+    def together(self) -> bool:
+        return len(self.tasks) > 1
+
+    @property
+    def model(self) -> str:
+        return f"{self.settings.stem}, one for all" if self.together else self.settings.stem
+
+    @property
     def out(self) -> Path:
-        return self.recipe.kept / self.settings.stem / f"{self.task}-{self.seed}"
+        name = "together" if self.together and len(self.tasks) == len(self.recipe.tasks) else "+".join(self.tasks)
+        return self.recipe.kept / self.settings.stem / f"{name}-{self.seed}"
 
     @property
-    def report(self) -> Path:
-        return self.out / "report.json"
+    def measurements(self) -> "list[Measurement]":
+        return [Measurement((self,), task) for task in self.tasks]
 
     @property
-    def members(self) -> "tuple[Job, ...]":
-        return (self,)
+    def done(self) -> bool:
+        return all(measurement.done for measurement in self.measurements)
+
+    def pairs(self, pattern: str, *tasks: str) -> str:
+        """The files of tasks, as `antiphon` takes them."""
+        files = {task: self.recipe.file(self.data, pattern, task) for task in tasks}
+        if not self.together:
+            return files[tasks[0]]
+        tags = dict(zip(self.recipe.tasks, self.recipe.tags, strict=True))
+        return "+".join(f"{tags[task]}={file}" for task, file in files.items())
 
     def __str__(self) -> str:
-        return f"{self.task}, seed {self.seed}"
+        return f"{', '.join(self.tasks)}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """Trainings of one task that are measured together."""
+class Measurement:
+    """Of one model on one of its tasks, or of several that decide together."""
 
-    members: tuple[Job, ...]
+    members: tuple[Training, ...]
+    task: str
 
     @property
     def recipe(self) -> Recipe:
         return self.members[0].recipe
 
     @property
-    def task(self) -> str:
-        return self.members[0].task
+    def report(self) -> Path:
+        first = self.members[0]
+        if len(self.members) == 1:
+            return first.out / (f"report-{self.task}.json" if first.together else "report.json")
+        names = "+".join(f"{one.settings.stem}-{one.seed}" for one in self.members)
+        return self.recipe.kept / "ensembles" / f"{self.task}-{'together-' * first.together}{names}.json"
 
     @property
-    def report(self) -> Path:
-        names = "+".join(f"{job.settings.stem}-{job.seed}" for job in self.members)
-        return self.recipe.kept / "ensembles" / f"{self.task}-{names}.json"
+    def done(self) -> bool:
+        return self.report.exists()
+
+    def figure(self, name: str = "") -> float:
+        """What was measured."""
+        return float(json.loads(self.report.read_text(encoding="utf-8"))[name or self.recipe.measure])
 
     def __str__(self) -> str:
-        return f"{self.task}, {len(self.members)} together"
+        first, count = self.members[0], len(self.members)
+        return f"{self.task}, seed {first.seed}" if count == 1 else f"{self.task}, {count} together"
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -157,29 +187,29 @@ def read_recipe(folder: Path) -> Recipe:
         sys.exit(f"{folder / 'recipe.toml'}: is no recipe ({error}).")
 
 
-def run(job: Job, stopped: Event) -> None:
+def train(job: Training, stopped: Event) -> None:
     """Trains and measures on one core. What it says goes to a log beside the model."""
     job.out.mkdir(parents=True, exist_ok=True)
     recipe = job.recipe
-    train = ["train", recipe.file(job.data, recipe.train, job.task), "--out", str(job.out)]
+    words = ["train", job.pairs(recipe.train, *job.tasks), "--out", str(job.out)]
     dev = recipe.dev or (recipe.measured if recipe.set == "dev" else "")
     if dev:
-        train += ["--dev", recipe.file(job.data, dev, job.task)]
-    train += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
+        words += ["--dev", job.pairs(dev, *job.tasks)]
+    words += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
     if (job.out / "config.json").exists():
-        train.append("--resume")  # with the settings that it was begun with
+        words.append("--resume")  # with the settings that it was begun with
     else:
-        train += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
+        words += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
-        stopped_now = _watched(train, stopped, stdout=log, stderr=log)
-    if not stopped_now:
-        measure(job, stopped)
+        stopped_now = _watched(words, stopped, stdout=log, stderr=log)
+    for measurement in job.measurements:
+        if not stopped_now and not stopped.is_set():
+            measure(measurement, stopped)
 
 
-def measure(job: Job | Ensemble, stopped: Event) -> None:
-    """Of one training, or of several that decide together."""
+def measure(job: Measurement, stopped: Event) -> None:
     recipe, first = job.recipe, job.members[0]
-    together, pairs = "+".join(str(one.out) for one in job.members), recipe.file(first.data, recipe.measured, job.task)
+    together, pairs = "+".join(str(one.out) for one in job.members), first.pairs(recipe.measured, job.task)
     job.report.parent.mkdir(parents=True, exist_ok=True)
     unfinished, outputs = job.report.with_suffix(".new"), job.report.with_suffix(".txt")
     evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs), "--beam", str(recipe.beam)]
@@ -215,7 +245,7 @@ def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
     return False
 
 
-def run_all(jobs: Sequence[Job | Ensemble], side_by_side: int) -> bool:
+def run_all(jobs: Sequence[Training | Measurement], side_by_side: int) -> bool:
     """All of them that have not been done, so many at once; whether all were done."""
     stopped = Event()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -231,31 +261,27 @@ def run_all(jobs: Sequence[Job | Ensemble], side_by_side: int) -> bool:
         except RuntimeError as error:
             stopped.set()
             progress.console.print(str(error))
-    return all(job.report.exists() for job in jobs)
+    return all(job.done for job in jobs)
 
 
-def _run_and_tell(job: Job | Ensemble, stopped: Event, progress: Progress, bar: TaskID) -> None:
-    if not (job.report.exists() or stopped.is_set()):
-        if isinstance(job, Job):
-            run(job, stopped)
+def _run_and_tell(job: Training | Measurement, stopped: Event, progress: Progress, bar: TaskID) -> None:
+    if not (job.done or stopped.is_set()):
+        if isinstance(job, Training):
+            train(job, stopped)
         else:
             measure(job, stopped)
-    if job.report.exists():
-        progress.console.print(f"{job}: {figure(job):.2f}")
+    for measurement in job.measurements if isinstance(job, Training) else [job]:
+        if measurement.done:
+            progress.console.print(f"{measurement}: {measurement.figure():.2f}")
     progress.advance(bar)
 
 
-def figure(job: Job | Ensemble, name: str = "") -> float:
-    """What was measured."""
-    return float(json.loads(job.report.read_text(encoding="utf-8"))[name or job.recipe.measure])
-
-
-def table(recipe: Recipe, jobs: list[Job], ensembles: list[Ensemble], command: str) -> str:
+def table(recipe: Recipe, jobs: list[Training], ensembles: list[Measurement], command: str) -> str:
     """The section of docs/results.md."""
     columns: dict[str, dict[str, list[float]]] = {}  # what was measured of each task, seed by seed
     for name in (recipe.measure, *recipe.others):
-        for model in dict.fromkeys(job.settings.stem for job in jobs):
-            own = [job for job in jobs if job.settings.stem == model]
+        for model in dict.fromkeys(job.model for job in jobs):
+            own = [measurement for job in jobs if job.model == model for measurement in job.measurements]
             columns[f"{model}: {_title(name)}, {recipe.set}"] = _by_task(recipe, own, name)
         if ensembles:
             together = f"{len(ensembles[0].members)} together: {_title(name)}, {recipe.set}"
@@ -282,17 +308,17 @@ def table(recipe: Recipe, jobs: list[Job], ensembles: list[Ensemble], command: s
     return "\n".join([*lines, "", _told(recipe, jobs), ""])
 
 
-def _by_task(recipe: Recipe, jobs: Sequence[Job | Ensemble], name: str) -> dict[str, list[float]]:
+def _by_task(recipe: Recipe, measurements: Sequence[Measurement], name: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {task: [] for task in recipe.tasks}
-    for job in jobs:
-        found[job.task].append(figure(job, name))
+    for measurement in measurements:
+        found[measurement.task].append(measurement.figure(name))
     return found
 
 
-def _told(recipe: Recipe, jobs: list[Job]) -> str:
+def _told(recipe: Recipe, jobs: list[Training]) -> str:
     """What stands below the table."""
     seeds = sorted({job.seed for job in jobs})
-    report = json.loads(jobs[0].report.read_text(encoding="utf-8"))
+    report = json.loads(jobs[0].measurements[0].report.read_text(encoding="utf-8"))
     signature = report.get(f"{recipe.measure}_signature")
     sizes = sorted({_parameters(job) for job in jobs})
     size = f"{sizes[0]:,} parameters" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} parameters"
@@ -323,13 +349,13 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
-def _seconds(job: Job) -> float:
+def _seconds(job: Training) -> float:
     """Of training."""
     lines = (job.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return float(max((json.loads(line).get("seconds", 0.0) for line in lines), default=0.0))
 
 
-def _parameters(job: Job) -> int:
+def _parameters(job: Training) -> int:
     with safe_open(job.out / "model.safetensors", framework="numpy") as weights:
         names = list(weights.keys())
         return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
@@ -354,6 +380,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--ensemble", action="store_true", help="measure all models of a task together too")
+    parser.add_argument("--together", action="store_true", help="one model for all tasks, by the recipe's tags")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side, one core each")
     parser.add_argument("--only", nargs="+", metavar="TASK", help="some of the tasks; nothing is written down then")
     options = parser.parse_args()
@@ -364,23 +391,29 @@ def main() -> None:
     for file in settings:
         if not file.exists():
             sys.exit(f"{file}: there is no such model in the recipe.")
-    tasks = options.only or recipe.tasks
+    if options.together and len(recipe.tags) != len(recipe.tasks):
+        sys.exit(f"{recipe.home / 'recipe.toml'}: --together needs a tag for each of {len(recipe.tasks)} tasks.")
+    tasks = tuple(options.only or recipe.tasks)
     jobs = [
-        Job(recipe, file, task, seed, options.data) for seed in options.seeds for file in settings for task in tasks
+        Training(recipe, file, some, seed, options.data)
+        for seed in options.seeds
+        for file in settings
+        for some in ([tasks] if options.together else [(task,) for task in tasks])
     ]
     for job in jobs:
         for pattern in (recipe.train, recipe.measured):
-            recipe.file(options.data, pattern, job.task)
+            job.pairs(pattern, *job.tasks)
     ensembles = []
     if options.ensemble:
-        ensembles = [Ensemble(tuple(job for job in jobs if job.task == task)) for task in tasks]
+        ensembles = [Measurement(tuple(job for job in jobs if task in job.tasks), task) for task in tasks]
     if not all(run_all(some, options.jobs) for some in (jobs, ensembles) if some):
         sys.exit("Not all is done; the same command goes on from here.")
     if options.only:
         return
-    words = ["--model", *options.model, "--seeds", *map(str, options.seeds), *["--ensemble"] * options.ensemble]
-    command = f"python recipes/table.py recipes/{recipe.name} {' '.join(words)}"
-    write_down(f"{recipe.name} {' '.join(options.model)}", table(recipe, jobs, ensembles, command))
+    flags = ["--together"] * options.together + ["--ensemble"] * options.ensemble
+    command = " ".join(["--model", *options.model, "--seeds", *map(str, options.seeds), *flags])
+    section = table(recipe, jobs, ensembles, f"python recipes/table.py recipes/{recipe.name} {command}")
+    write_down(" ".join([recipe.name, *options.model, *["together"] * options.together]), section)
     print(f"The table is in {RESULTS.relative_to(ROOT)}.")
 
 

@@ -52,6 +52,7 @@ measure = "share"
 others = ["wer"]
 line = "(.+) = (.+)"
 tasks = ["upper", "lower"]
+tags = ["U", "L"]
 note = "A toy."
 [published.somebody]
 upper = 12.5
@@ -60,8 +61,10 @@ mean = 50.0
 SCORE = """
 import json, sys
 from pathlib import Path
-pairs, outputs = (Path(word).read_text().splitlines() for word in sys.argv[1:])
-print(json.dumps({"share": len(outputs) / len(pairs)}))
+from antiphon.data.pairs import read_pairs
+pairs, outputs = read_pairs(sys.argv[1]), Path(sys.argv[2]).read_text().splitlines()
+tags = {pair.source[0] for pair in pairs if pair.source[1] == " "}
+print(json.dumps({"share": len(outputs) / len(pairs), "tags": sorted(tags)}))
 """
 SMALL = """
 [model]
@@ -115,9 +118,32 @@ def test_a_table_is_made_once_with_what_was_measured(
     assert {file: file.stat().st_mtime_ns for file in kept.rglob("model.safetensors")} == weights
 
 
+@pytest.mark.slow
+def test_one_model_for_all_tasks_is_measured_on_each(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = make(table, toy, monkeypatch, "--together", "--seeds", "1", "2", "--ensemble")
+    kept = toy.parent / "runs" / "recipes" / "toy"
+    assert {folder.name for folder in kept.glob("transformer/*")} == {"together-1", "together-2"}
+    assert json.loads((kept / "transformer" / "together-1" / "facts.json").read_text())["train_pairs"] == 40
+    for task, tag in (("upper", "U"), ("lower", "L")):
+        for report in (
+            kept / "transformer" / "together-2" / f"report-{task}.json",
+            kept / "ensembles" / f"{task}-together-transformer-1+transformer-2.json",
+        ):
+            assert json.loads(report.read_text())["tags"] == [tag]
+    assert "transformer, one for all: share" in written
+    assert "--seeds 1 2 --together --ensemble" in written
+    assert "<!-- table: toy transformer together -->" in written
+
+
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"recurrent\.toml: there is no such model"):
         make(table, toy, monkeypatch, "--model", "recurrent")
+    recipe = toy / "recipe.toml"
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace('"U", ', ""), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"recipe\.toml: --together needs a tag for each of 2 tasks"):
+        make(table, toy, monkeypatch, "--together")
     with pytest.raises(SystemExit, match="there is no such file; name the folder of the data"):
         make(table, toy, monkeypatch, "--only", "nothing")
     (toy.parent / "data" / "letters" / "upper.txt").write_text("a = b\nno pair\n", encoding="utf-8")
