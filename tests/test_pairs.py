@@ -380,7 +380,7 @@ def test_a_file_of_a_mixture_that_is_missing_or_broken_is_named(write: Callable[
     assert rejected(f"fr={good}+de=nowhere.tsv*2").startswith("nowhere.tsv: ")
     assert rejected(f"fr={good}+de={bad}").startswith(f"{bad}, line 2: ")
     assert rejected(f"{good}+{write('none.tsv', b'')}").startswith(f"{good.parent / 'none.tsv'}: expected pairs")
-    assert "nothing here" not in rejected(f"{good}+") and rejected(f"{good}+").endswith(".")
+    assert rejected(f"{good}+").endswith(".")
 
 
 def test_standard_input_may_be_a_part() -> None:

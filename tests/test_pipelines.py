@@ -1,6 +1,7 @@
 """Calls that were written for Hugging Face's pipelines: results of the same names and shapes, from a model of ours."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,12 @@ def test_a_split_text_is_answered_by_sentence_with_its_layout(model: Model, monk
         [{"translation_text": "<Ja.>0"}, {"translation_text": "<Ja.>1"}],
     ]
     assert "<Am 3.>0 <Mai.>0" in pipe(text, split="sentence", src_lang="en")[0]["translation_text"]
+
+
+def test_a_tag_is_put_before_each_sentence(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = answering(model, monkeypatch, lambda text, place: f"<{text}>")
+    monkeypatch.setattr(model.side, "facts", replace(model.facts, tags=["fr"]))
+    assert pipe("fr Yes. No!\n", split="sentence") == [{"translation_text": "<fr Yes.> <fr No!>\n"}]
 
 
 def test_a_long_text_is_answered_by_sentence_in_truth(model: Model) -> None:

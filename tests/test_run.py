@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import torch
 from laws.toys import FAMILIES, word_model
+from letters import SMALL
 from safetensors.torch import load_file, save_file
 
 from antiphon import run, text_side
+from antiphon.config import load_config
 from antiphon.data.pairs import Pair
 from antiphon.run import Model
 from antiphon.text_side import Output
 from antiphon.tokenizer import train_tokenizers
+from antiphon.training.train import train
 
 SOURCES = ["a b c", "g", "d e f g a b c d", "c", "a a", "f e d c b a"]
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -250,3 +253,17 @@ def test_what_needs_one_run_refuses_an_ensemble(tmp_path: Path) -> None:
 def test_a_folder_with_a_plus_in_its_name_is_that_folder(tmp_path: Path) -> None:
     word_model().save(tmp_path / "a+b")
     assert len(Model.load(tmp_path / "a+b").members) == 1
+
+
+def test_the_tags_of_a_mixture_are_remembered(tmp_path: Path) -> None:
+    for side in ("one", "two"):
+        (tmp_path / f"{side}.tsv").write_text("".join(f"a {i}\tb {i}\n" for i in range(8)), encoding="utf-8")
+    config = load_config("tiny", None, [*SMALL, "training.max_steps=1"])
+    train(f"1={tmp_path / 'one.tsv'}+2={tmp_path / 'two.tsv'}*2", tmp_path / "run", config=config)
+    facts = Model.load(tmp_path / "run").facts
+    assert facts.tags == ["1", "2"]
+    assert facts.train_pairs + facts.dev_pairs == 24
+    stored = json.loads((tmp_path / "run" / "facts.json").read_text(encoding="utf-8"))
+    del stored["tags"]  # of a run from before there were any
+    (tmp_path / "run" / "facts.json").write_text(json.dumps(stored), encoding="utf-8")
+    assert not Model.load(tmp_path / "run").facts.tags

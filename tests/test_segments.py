@@ -114,6 +114,17 @@ def test_what_has_no_word_has_no_sentence(text: str) -> None:
     assert split(text).join([]) == text
 
 
+def test_a_tag_before_a_text_belongs_to_each_of_its_sentences() -> None:
+    found = split(" fr One. Two.\n", tags=("de", "fr"))
+    assert found.sentences == ("One.", "Two.")
+    assert found.sources == ["fr One.", "fr Two."]
+    assert found.join(["Un.", "Deux."]) == "Un. Deux.\n"
+    assert split("fr One. Two.", "none", tags=("fr",)).sources == ["fr One. Two."]
+    for text in ("One. fr Two.", "French. Two.", "fr"):
+        assert split(text, tags=("fr",)) == split(text)
+    assert split("fr One. Two.").sources == ["fr One.", "Two."]
+
+
 def test_none_is_all_in_one() -> None:
     assert split(" One. Two.\n\nThree.\n", "none") == Segments((" ", "\n"), ("One. Two.\n\nThree.",))
     assert split(" \n", "none") == Segments((" \n",), ())

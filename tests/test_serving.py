@@ -1,5 +1,7 @@
 """The HTTP service, through the application itself; tests/test_cli.py asks a real one over a socket."""
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +71,19 @@ def test_what_cannot_be_is_refused_with_422_and_the_reason(
 def test_bodies_that_are_no_json_are_refused(client: TestClient, body: bytes) -> None:
     response = client.post("/v1/generate", content=body, headers={"content-type": "application/json"})
     assert 400 <= response.status_code < 500
+
+
+def test_a_tag_is_put_before_each_sentence(folder: Path, model: Model, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "tagged")
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    (tmp_path / "tagged" / "facts.json").write_text(json.dumps(facts | {"tags": ["ab"]}), encoding="utf-8")
+    with TestClient(create_app(ServerSettings(runs={"tagged": tmp_path / "tagged"}))) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.02)
+        body = client.post("/v1/generate", json={"text": "ab 01. \n02.", "split": "sentence"}).json()
+    first, second = model.generate(["ab 01.", "ab 02."])
+    assert body["outputs"][0][0]["text"] == f"{first} \n{second}"
+    assert [sentence["source"] for sentence in body["sentences"][0]] == ["01.", "02."]
 
 
 def test_words_are_told_with_how_sure_the_model_is(client: TestClient, model: Model) -> None:

@@ -211,11 +211,12 @@ class Pipeline:
 
     def _split(self, texts: Sequence[str], request: _Request, start: int) -> list[list[str]]:
         """The answers to each text, put together from those to its sentences."""
-        parts = [split(text, request.split, request.language) for text in texts]
+        tags = self.model.facts.tags
+        parts = [split(text, request.split, request.language, tags=tags) for text in texts]
         for index, part in enumerate(parts, start):
-            for sentence in part.sentences:
+            for sentence in part.sources:
                 self._check_length(index, sentence, "split this sentence")
-        sentences = [sentence for part in parts for sentence in part.sentences]
+        sentences = [sentence for part in parts for sentence in part.sources]
         found = iter(self.model.outputs(sentences, **request.settings.model_dump()))
         answers = []
         for part in parts:

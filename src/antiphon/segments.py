@@ -47,11 +47,17 @@ _BEFORE_NAMES = {
 class Segments:
     """A text taken apart: gap, sentence, gap, ..., sentence, gap. `gaps` are one more than `sentences`.
 
-    No sentence is blank or has white space at its ends.
+    No sentence is blank or has white space at its ends. tag: what the text began with, to tell a model what is wanted.
     """
 
     gaps: tuple[str, ...]
     sentences: tuple[str, ...]
+    tag: str = ""
+
+    @property
+    def sources(self) -> list[str]:
+        """Each sentence as a model shall read it: with the tag."""
+        return [f"{self.tag} {sentence}" if self.tag else sentence for sentence in self.sentences]
 
     def join(self, answers: Sequence[str]) -> str:
         """The text with an answer in the place of each sentence. Raises ValueError unless there is one for each."""
@@ -63,15 +69,22 @@ class Segments:
         return self.gaps[0] + "".join(answer + gap for answer, gap in zip(answers, self.gaps[1:], strict=True))
 
 
-def split(text: str, how: How = "sentence", language: str = "en", segmenter: Segmenter | None = None) -> Segments:
-    """A text as its sentences and what lies between; `join` of the sentences is the text itself.
+def split(
+    text: str,
+    how: How = "sentence",
+    language: str = "en",
+    segmenter: Segmenter | None = None,
+    tags: Sequence[str] = (),
+) -> Segments:
+    """A text as its sentences and what lies between; `join` of the sentences is the text itself, without its tag.
 
     how: "sentence", or "none": all of it, without the white space around, is one. language: a code such as "pt" or
-    "pt-BR"; for one that is not known, rules that suit most. segmenter: instead of sentencex. Raises ValueError for
-    another `how`.
+    "pt-BR"; for one that is not known, rules that suit most. segmenter: instead of sentencex. tags: one of them may
+    stand before the text, and then belongs to each sentence. Raises ValueError for another `how`.
     """
     if how not in get_args(How):
         raise ValueError(f"how a text is split is {how!r}; it can be {' or '.join(get_args(How))}.")
+    tag, text = _tag(text, tags)
     if how == "none":
         start = len(text) - len(text.lstrip())
         spans = [(start, len(text.rstrip()))] if text.strip() else []
@@ -79,7 +92,13 @@ def split(text: str, how: How = "sentence", language: str = "en", segmenter: Seg
         spans = list(_spans(text, segmenter or partial(_segment, language=_base(language))))
     edges = [0, *(edge for span in spans for edge in span), len(text)]
     parts = [text[start:end] for start, end in pairwise(edges)]
-    return Segments(gaps=tuple(parts[::2]), sentences=tuple(parts[1::2]))
+    return Segments(gaps=tuple(parts[::2]), sentences=tuple(parts[1::2]), tag=tag)
+
+
+def _tag(text: str, tags: Sequence[str]) -> tuple[str, str]:
+    """The tag that a text begins with, or "", and what follows."""
+    first, space, rest = text.lstrip().partition(" ")
+    return (first, rest) if space and first in tags else ("", text)
 
 
 def _base(language: str) -> str:

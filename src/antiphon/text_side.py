@@ -37,6 +37,7 @@ class Facts:
     length_ratio: float  # target to source length (with EOS), exceeded by one training pair in a thousand
     padding_share: float
     fingerprint: str
+    tags: Sequence[str] = ()  # that sources began with, to tell what is wanted
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ Pairs = Annotated[
     typer.Argument(
         metavar="PAIRS",
         help="Pairs: a TSV file (source, tab, target), JSON lines, or two parallel text files as SOURCE,TARGET; "
-        "any of them may be gzipped; - reads standard input. FILE+FILE is both; in TAG=FILE*3 each source begins with the "
-        "TAG, and each pair is seen 3 times.",
+        "any of them may be gzipped; - reads standard input. FILE+FILE is both; with TAG=FILE*3 each source begins "
+        "with the TAG, and each pair is seen 3 times.",
         show_default=False,
     ),
 ]

@@ -47,6 +47,7 @@ def train(
     """
     from antiphon import text_side
     from antiphon.cli.progress import TrainingDisplay
+    from antiphon.data.mixture import tags_of
     from antiphon.data.pairs import read_pairs
     from antiphon.training import train as training
 
@@ -73,6 +74,7 @@ def train(
             train_pairs,
             out,
             dev=dev_pairs,
+            tags=tags_of(pairs),
             config=settings,
             resume=resume,
             listener=listener,

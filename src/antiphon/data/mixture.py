@@ -30,6 +30,11 @@ def parts(name: str) -> list[Part]:
     return [_part(piece) for piece in name.split("+")]
 
 
+def tags_of(name: str) -> tuple[str, ...]:
+    """The tags of a mixture."""
+    return tuple(dict.fromkeys(part.tag for part in parts(name) if part.tag))
+
+
 def _part(piece: str) -> Part:
     found = _PART.fullmatch(piece)
     if found is None or Path(piece).exists():

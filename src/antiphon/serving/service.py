@@ -225,8 +225,8 @@ class Service:
         seconds = min(ask.timeout or math.inf, self.settings.timeout)
         plans = []
         for text in ask.texts:
-            segments = _segments(text, ask)
-            sources = [tuple(self.check_length(name, sentence)) for sentence in segments.sentences]
+            segments = _segments(text, ask, side.facts.tags)
+            sources = [tuple(self.check_length(name, sentence)) for sentence in segments.sources]
             plans.append(
                 _Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), time.monotonic() + seconds)
             )
@@ -423,11 +423,11 @@ class _Writer:
         return fresh
 
 
-def _segments(text: str, ask: Ask) -> Segments:
+def _segments(text: str, ask: Ask, tags: Sequence[str]) -> Segments:
     """A text that is not split is answered as it stands; a blank one not at all."""
     if ask.split == "none":
         return Segments(("", ""), (text,)) if text.strip() else Segments(("",), ())
-    return split(text, ask.split, ask.language)
+    return split(text, ask.split, ask.language, tags=tags)
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

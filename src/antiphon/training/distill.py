@@ -98,11 +98,13 @@ def distill(
     files.write_text(out / RECORD, record.model_dump_json(indent=2) + "\n")
     if not _decode(model, sources, out / PAIRS, beam_size, listener, wanted):
         return None
+    tags = model.facts.tags
     del model  # its memory is the student's
     return training.train(
         StoredPairs(chain(iter_pairs(out / PAIRS), true_pairs if keep_true else ())),
         out,
         dev=dev_pairs,
+        tags=tags,
         config=config,
         resume=_has_student(out),
         listener=listener,

@@ -13,6 +13,7 @@ import torch
 from antiphon import run, text_side, tokenizer
 from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
+from antiphon.data.mixture import tags_of
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
 from antiphon.run import Model
 from antiphon.text_side import CHECKPOINTS, METRICS, Facts
@@ -71,6 +72,7 @@ def train(
     out: str | Path,
     *,
     dev: str | Path | Sequence[Pair] | None = None,
+    tags: Sequence[str] = (),
     config: Config | None = None,
     resume: bool = False,
     listener: Listener | None = None,
@@ -78,10 +80,11 @@ def train(
 ) -> Model:
     """Trains a model that imitates `pairs` (a file, or pairs) and returns it; everything is kept in the folder `out`.
 
-    dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. config: all settings;
-    None: the preset for the size of the data. resume: go on with the run in `out`, with its settings (config: only
-    other limits). wanted: asked before each update; once False, the run is saved and can be resumed. Raises
-    ValueError, in a sentence, for data or settings that cannot be, before anything is written.
+    dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. tags: what sources begin
+    with, where `pairs` is not the name of a mixture, which tells them. config: all settings; None: the preset for the
+    size of the data. resume: go on with the run in `out`, with its settings (config: only other limits). wanted: asked
+    before each update; once False, the run is saved and can be resumed. Raises ValueError, in a sentence, for data or
+    settings that cannot be, before anything is written.
     """
     out = Path(out)
     if resume:
@@ -96,7 +99,11 @@ def train(
         train_pairs, dev_pairs = split_pairs(train_pairs, config.training.dev_pairs)
     else:
         dev_pairs = read_pairs(dev) if isinstance(dev, str | Path) else dev
-    prepared = _resume(out, config, train_pairs, dev_pairs) if resume else _prepare(out, config, train_pairs, dev_pairs)
+    if resume:
+        prepared = _resume(out, config, train_pairs, dev_pairs)
+    else:
+        tags = tags_of(pairs) if isinstance(pairs, str) else tags
+        prepared = _prepare(out, config, train_pairs, dev_pairs, tags)
     listener = listener or Listeners()
     listener.started(prepared[0], resume)
     return _fit(out, *prepared, listener, wanted)
@@ -111,13 +118,17 @@ def refuse_existing(out: Path) -> None:
 
 
 def _prepare(
-    out: Path, config: Config, train_pairs: Collection[Pair], dev_pairs: Collection[Pair]
+    out: Path,
+    config: Config,
+    train_pairs: Collection[Pair],
+    dev_pairs: Collection[Pair],
+    tags: Sequence[str],
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     """A new model and its data; the settings that were "auto" are decided, and stored."""
     tokenizers = train_tokenizers(train_pairs, config.tokenizer)
     data = _encode(train_pairs, tokenizers, config, "training data")
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
-    facts = _facts(data, dev_data, config)
+    facts = _facts(data, dev_data, config, tags)
     model = Model.new(config, tokenizers, facts)
     model.network.to(run.find_device(config.training.device))
     decided: dict[str, Any] = {"metric": _metric(config.training.metric, tokenizers)}
@@ -233,7 +244,7 @@ def _encode(pairs: Collection[Pair], tokenizers: TokenizerPair, config: Config, 
     return data
 
 
-def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config) -> Facts:
+def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config, tags: Sequence[str]) -> Facts:
     return Facts(
         train_pairs=len(data),
         dev_pairs=len(dev_data),
@@ -244,6 +255,7 @@ def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config) -> Facts:
         length_ratio=round(float(np.quantile(data.targets.lengths / data.sources.lengths, 0.999)), 4),
         padding_share=round(padding_share(data, config.training.batch_tokens), 4),
         fingerprint=data.fingerprint(),
+        tags=list(tags),
     )
 
 
