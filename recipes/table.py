@@ -19,6 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -207,6 +208,31 @@ def train(job: Training, stopped: Event) -> None:
             measure(measurement, stopped)
 
 
+def score(recipe: Recipe, pairs: str, outputs: Path, log: Any = None) -> dict[str, Any]:
+    """What the recipe's own measure says, if it has one. Raises RuntimeError when it failed."""
+    script = recipe.home / "score.py"
+    if not script.exists():
+        return {}
+    ran = subprocess.run([sys.executable, script, pairs, outputs], stdout=subprocess.PIPE, stderr=log, text=True)
+    if ran.returncode:
+        where = log.name if log else "what it says above"
+        raise RuntimeError(f"{script} ended with {ran.returncode}; {where} tells why.")
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+def try_score(recipe: Recipe) -> None:
+    """Ends the program where the recipe's measure does not work here, before anything is trained for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        pairs, outputs = Path(folder) / "pairs.tsv", Path(folder) / "outputs.txt"
+        pairs.write_text("word\tword\n", encoding="utf-8")
+        outputs.write_text("word\n", encoding="utf-8")
+        try:
+            score(recipe, str(pairs), outputs)
+        except RuntimeError as error:
+            sys.exit(str(error))
+
+
 def measure(job: Measurement, stopped: Event) -> None:
     recipe, first = job.recipe, job.members[0]
     together, pairs = "+".join(str(one.out) for one in job.members), first.pairs(recipe.measured, job.task)
@@ -217,12 +243,8 @@ def measure(job: Measurement, stopped: Event) -> None:
     with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
         if _watched(evaluate, stopped, stdout=report, stderr=log):
             return
-        script = recipe.home / "score.py"
-        if script.exists():
-            printed = subprocess.run([sys.executable, script, pairs, outputs], stdout=subprocess.PIPE, stderr=log)
-            if printed.returncode:
-                raise RuntimeError(f"{script} ended with {printed.returncode}; {log.name} tells why.")
-            found = json.loads(unfinished.read_text(encoding="utf-8")) | json.loads(printed.stdout)
+        if own := score(recipe, pairs, outputs, log):
+            found = json.loads(unfinished.read_text(encoding="utf-8")) | own
             unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(job.report)
 
@@ -403,6 +425,7 @@ def main() -> None:
     for job in jobs:
         for pattern in (recipe.train, recipe.measured):
             job.pairs(pattern, *job.tasks)
+    try_score(recipe)
     ensembles = []
     if options.ensemble:
         ensembles = [Measurement(tuple(job for job in jobs if task in job.tasks), task) for task in tasks]

@@ -149,3 +149,12 @@ def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytes
     (toy.parent / "data" / "letters" / "upper.txt").write_text("a = b\nno pair\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"upper\.txt, line 2: is not written as recipe\.toml tells: 'no pair'"):
         make(table, toy, monkeypatch)
+
+
+def test_a_measure_that_does_not_work_is_told_before_anything_is_trained(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "run_all", lambda *_: pytest.fail("something was trained"))
+    (toy / "score.py").write_text("import sacrebleu_of_mars\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"score\.py ended with 1; what it says above tells why\."):
+        make(table, toy, monkeypatch)
