@@ -24,7 +24,7 @@ import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -48,7 +48,7 @@ class Recipe:
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
     system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
     expression whose groups are source and target. keys: those of source and target in JSON lines. tags: of each task,
-    what its sources begin with where one model learns all.
+    what its sources begin with where one model learns all. search: options of `antiphon evaluate` beside the beam.
 
     Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
     PAIRS is what `read_pairs` takes.
@@ -70,6 +70,7 @@ class Recipe:
     line: str = ""
     keys: tuple[str, str] = ("source", "target")
     tags: tuple[str, ...] = ()
+    search: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -240,6 +241,7 @@ def measure(job: Measurement, stopped: Event) -> None:
     unfinished, outputs = job.report.with_suffix(".new"), job.report.with_suffix(".txt")
     evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs), "--beam", str(recipe.beam)]
     evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
+    evaluate += [word for name, value in recipe.search.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
         if _watched(evaluate, stopped, stdout=report, stderr=log):
             return
@@ -344,9 +346,10 @@ def _told(recipe: Recipe, jobs: list[Training]) -> str:
     signature = report.get(f"{recipe.measure}_signature")
     sizes = sorted({_parameters(job) for job in jobs})
     size = f"{sizes[0]:,} parameters" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} parameters"
+    search = ", ".join([f"beam {recipe.beam}", *(f"{_title(name)} {value}" for name, value in recipe.search.items())])
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return (
-        f"{size}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; beam {recipe.beam}; one core each "
+        f"{size}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {search}; one core each "
         f"({processor}), {statistics.mean(map(_seconds, jobs)) / 60:.1f} minutes a model. "
         + (f"{_title(recipe.measure)} `{signature}`. " if signature else "")
         + recipe.note

@@ -393,8 +393,9 @@ def test_evaluate_reports_every_measure(cli: Cli, trained: Path) -> None:
 
 def test_evaluate_draws_writes_the_outputs_and_compares(cli: Cli, trained: Path, tmp_path: Path) -> None:
     pairs, png, outputs = trained.parent / "pairs.tsv", tmp_path / "report.png", tmp_path / "outputs.txt"
-    words = ["--precision", "float32", "--ter", "--png", png, "--outputs", outputs, "--against", trained, "--json"]
-    result = cli("evaluate", trained, pairs, *words)
+    search = ["--precision", "float32", "--beam", 2, "--no-repeat-ngram", 1, "--length-penalty", 3]
+    words = ["--ter", "--png", png, "--outputs", outputs, "--against", trained, "--json"]
+    result = cli("evaluate", trained, pairs, *search, *words)
     assert result.code == 0, result.err
     report = json.loads(result.out)
     assert report["ter"] >= 0
@@ -402,9 +403,10 @@ def test_evaluate_draws_writes_the_outputs_and_compares(cli: Cli, trained: Path,
     assert {report["against"][name]["p_value"] for name in ("exact_match", "bleu", "chrf", "ter")} == {1}
     assert png.read_bytes().startswith(b"\x89PNG")
     sources = "".join(line.split("\t")[0] + "\n" for line in pairs.read_text().splitlines())
-    generated = cli("generate", trained, "--precision", "float32", stdin=sources.encode())
+    generated = cli("generate", trained, *search, stdin=sources.encode())
     assert outputs.read_text() == generated.out
     assert len(generated.out.splitlines()) == 40
+    assert cli("generate", trained, *search[:4], stdin=sources.encode()).out != generated.out
 
 
 @pytest.mark.parametrize("flag", ["--png", "--outputs"])

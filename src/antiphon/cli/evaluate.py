@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from antiphon.cli.flags import Beam, Device, Pairs, Precision, PrecisionFlag, Run, SourceKey, TargetKey
+from antiphon.cli.flags import (
+    Beam,
+    Device,
+    LengthPenalty,
+    NoRepeatNgram,
+    Pairs,
+    Precision,
+    PrecisionFlag,
+    Run,
+    SourceKey,
+    TargetKey,
+)
 from antiphon.cli.generate import one_line
 
 
@@ -13,6 +24,8 @@ def evaluate(
     run: Run,
     pairs: Pairs,
     beam: Beam = None,
+    length_penalty: LengthPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     worst: Annotated[int, typer.Option(help="How many of the worst outputs to show.", min=0)] = 10,
     ter: Annotated[bool, typer.Option("--ter", help="TER, too: slow when sentences are long.")] = False,
@@ -43,10 +56,11 @@ def evaluate(
     model = Model.load(run, device, precision.value)
     other = None if against is None else Model.load(against, device, precision.value)
     wanted = read_pairs(pairs, source_key=source_key, target_key=target_key)
-    answers = answer(model, wanted, beam_size=beam)
+    search = {"beam_size": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram}
+    answers = answer(model, wanted, **search)
     if outputs is not None:
         files.write_text(outputs, "".join(f"{one_line(output)}\n" for output in answers.outputs))
-    others = None if other is None else answer(other, wanted, beam_size=beam)
+    others = None if other is None else answer(other, wanted, **search)
     report = measure(answers, worst, ter, others, str(against))
     typer.echo(report.to_json() if as_json else report.to_text())
     if png is not None:

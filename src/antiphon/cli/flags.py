@@ -35,6 +35,10 @@ Pairs = Annotated[
 SourceKey = Annotated[str, typer.Option(help="JSON lines: the key of the source.")]
 TargetKey = Annotated[str, typer.Option(help="JSON lines: the key of the target.")]
 Beam = Annotated[int | None, typer.Option(help="Hypotheses kept at each step; 1 is greedy.", show_default="1")]
+LengthPenalty = Annotated[
+    float | None, typer.Option(help="Beam: score is divided by length to this.", show_default="1")
+]
+NoRepeatNgram = Annotated[int | None, typer.Option(help="No run of so many tokens twice.", show_default="no limit")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 PrecisionFlag = Annotated[
     Precision,

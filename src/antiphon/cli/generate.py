@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antiphon.cli.flags import Beam, Device, Precision, PrecisionFlag, Run
+from antiphon.cli.flags import Beam, Device, LengthPenalty, NoRepeatNgram, Precision, PrecisionFlag, Run
 
 if TYPE_CHECKING:
     from antiphon.text_side import Output
@@ -39,12 +39,8 @@ def generate(
     max_length: Annotated[
         int | None, typer.Option(help="Tokens after which an output is cut.", show_default="by the source")
     ] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="Beam: score is divided by length to this.", show_default="1")
-    ] = None,
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(help="No run of so many tokens twice.", show_default="no limit")
-    ] = None,
+    length_penalty: LengthPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON object a line: source, outputs, scores, tokens.")
     ] = False,
