@@ -9,7 +9,6 @@ table in docs/results.md is written anew.
 """
 
 import argparse
-import gzip
 import json
 import math
 import os
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from safetensors import safe_open
+
+from antiphon.data.pairs import Pair, iter_pairs, read_lines
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -47,8 +48,9 @@ class Recipe:
     or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
     system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
-    expression whose groups are source and target. keys: those of source and target in JSON lines. tags: of each task,
-    what its sources begin with where one model learns all. search: options of `antiphon evaluate` beside the beam.
+    expression whose groups are source and target. keys: those of source and target in JSON lines. rewrite: an
+    expression and what is put in its place, in sources. tags: of each task, what its sources begin with where one model
+    learns all. search: options of `antiphon evaluate` beside the beam.
 
     Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
     PAIRS is what `read_pairs` takes.
@@ -69,6 +71,7 @@ class Recipe:
     beam: int = 5
     line: str = ""
     keys: tuple[str, str] = ("source", "target")
+    rewrite: tuple[str, str] | None = None
     tags: tuple[str, ...] = ()
     search: dict[str, float] = field(default_factory=dict)
 
@@ -86,24 +89,30 @@ class Recipe:
         for file in files:
             if not file.exists():
                 sys.exit(f"{file}: there is no such file; name the folder of the data with --data.")
-        return str(self._as_pairs(files[0])) if self.line else ",".join(map(str, files))
+        return str(self._as_pairs(files[0])) if self.line or self.rewrite else ",".join(map(str, files))
 
     def _as_pairs(self, file: Path) -> Path:
         pairs = self.kept / "pairs" / f"{file.name.removesuffix('.gz')}.tsv"
         if not pairs.exists():
             pairs.parent.mkdir(parents=True, exist_ok=True)
-            with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
-                text = [self._as_pair(file, number, line) for number, line in enumerate(lines, 1)]
+            text = [f"{source}\t{target}\n" for source, target in self._pairs(file)]
             unfinished = pairs.with_suffix(".new")
             unfinished.write_text("".join(text), encoding="utf-8")
             unfinished.replace(pairs)
         return pairs
 
-    def _as_pair(self, file: Path, number: int, line: str) -> str:
-        found = re.fullmatch(self.line, line.rstrip("\n"))
-        if found is None:
-            sys.exit(f"{file}, line {number}: is not written as recipe.toml tells: {line.rstrip()!r}.")
-        return "\t".join(found.groups()) + "\n"
+    def _pairs(self, file: Path) -> Iterator[Pair]:
+        source_key, target_key = self.keys
+        pairs = self._lines(file) if self.line else iter_pairs(file, source_key=source_key, target_key=target_key)
+        for source, target in pairs:
+            yield Pair(re.sub(*self.rewrite, source) if self.rewrite else source, target)
+
+    def _lines(self, file: Path) -> Iterator[Pair]:
+        for number, line in enumerate(read_lines(file), 1):
+            found = re.fullmatch(self.line, line)
+            if found is None:
+                sys.exit(f"{file}, line {number}: is not written as recipe.toml tells: {line!r}.")
+            yield Pair(*found.groups())
 
 
 @dataclass(frozen=True)
