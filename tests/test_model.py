@@ -7,7 +7,9 @@ from laws.toys import ARCHITECTURES, FAMILIES, float64, random_model, tiny
 from torch import nn
 
 from antiphon.config import ModelConfig
+from antiphon.ids import PAD
 from antiphon.model.attention import HIDDEN, attend, causal_bias, mask_bias
+from antiphon.model.copying import KEYS, TOKENS, Copying
 from antiphon.model.dropout import Dropout, Noise
 from antiphon.model.layers import FeedForward, TokenEmbedding
 from antiphon.model.positions import RelativePositions, RotaryPositions, SinusoidalPositions, rotate
@@ -196,3 +198,23 @@ def test_dropout_of_all_layers_draws_from_the_model_s_noise() -> None:
     model = build(ModelConfig(d_model=16, d_ff=8, num_heads=2, dropout=0.5), 9, 9, False)
     streams = {id(part.noise) for part in model.modules() if isinstance(part, Dropout)}
     assert streams == {id(model.noise)}
+
+
+def test_what_is_copied_is_the_same_to_the_bit_beside_others_and_with_padding() -> None:
+    """Scores, gate and mixture are sums of a row's own; the layer before them is not meant here."""
+    torch.manual_seed(0)
+    copying = Copying(48)
+    copying.query = nn.Identity()  # type: ignore[assignment]
+    for rows, length, vocab in ((1, 3, 97), (5, 21, 97), (4, 40, 61)):
+        tokens = torch.randint(4, vocab, (6, length))
+        lengths = torch.randint(1, length + 1, (6,))
+        tokens[torch.arange(length) >= lengths.unsqueeze(1)] = PAD
+        features, keys, logits = (torch.randn(6, n, width) for n, width in ((rows, 48), (length, 48), (rows, vocab)))
+        found = copying.mix(logits, features, {KEYS: keys, TOKENS: tokens}, exact=True)
+        torch.testing.assert_close(found, copying.mix(logits, features, {KEYS: keys, TOKENS: tokens}))
+        torch.testing.assert_close(found.exp().sum(2), torch.ones(6, rows))
+        for source, own in enumerate(lengths.tolist()):
+            kept = {KEYS: keys[source : source + 1, :own], TOKENS: tokens[source : source + 1, :own]}
+            for row in range(rows):
+                alone = (part[source : source + 1, row : row + 1].clone() for part in (logits, features))
+                assert torch.equal(copying.mix(*alone, kept, exact=True)[0, 0], found[source, row])

@@ -13,6 +13,7 @@ from antiphon.model.attention import HIDDEN
 from antiphon.model.layers import Memory, at_least_float32
 from antiphon.model.state import DecodeState
 
+WHOLE = 16  # elements: a whole vector, or several, on any processor
 KEYS, TOKENS = "copying_keys", "copying_tokens"  # what a DecodeState keeps of a source
 
 
@@ -29,38 +30,38 @@ class Copying(nn.Module):
         """What decoding needs of the memory: keys (B, S, D) and tokens (B, S)."""
         return {KEYS: self.key(memory.values), TOKENS: memory.tokens}
 
-    def forward(self, features: Tensor, keys: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, T, D), keys (B, S, D), tokens (B, S) -> the logarithm of how much is generated, (B, T, 1), and
-        the probability that each place of the source is copied, (B, T, S); together they are 1."""
-        query = self.query(features)
+    def forward(self, features: Tensor, keys: Tensor, tokens: Tensor, exact: bool = False) -> tuple[Tensor, Tensor]:
+        """features (B, T, D), keys (B, S, D), tokens (B, S) -> gate (B, T, 1), whose sigmoid is how much is copied, and
+        how much of that from each place of the source (B, T, S). exact: to the bit, whatever B, T and S."""
+        query, length = self.query(features), tokens.shape[1]
         with torch.autocast(features.device.type, enabled=False):
-            scores = at_least_float32(query @ keys.transpose(1, 2)) * query.shape[-1] ** -0.5
+            # Products round by the number of rows, sums of a row by whether it is made of whole vectors.
+            products = (query.unsqueeze(2) * keys.unsqueeze(1)).sum(3) if exact else query @ keys.transpose(1, 2)
+            scores = at_least_float32(products) * query.shape[-1] ** -0.5
             scores = scores.masked_fill((tokens == PAD).unsqueeze(1), HIDDEN)
-            # Not as a product, which would round by the number of rows.
+            weights = torch.softmax(F.pad(scores, (0, -length % WHOLE), value=HIDDEN), dim=2)[..., :length]
             gate = (features.to(scores.dtype) * self.gate.weight).sum(2, keepdim=True) + self.gate.bias
-            return F.logsigmoid(-gate), torch.sigmoid(gate) * torch.softmax(scores, dim=-1)
+            return gate, weights
 
     def of_targets(self, features: Tensor, memory: Memory, target_out: Tensor) -> Tensor:
         """features (B, T, D), the right tokens (B, T) -> (B, T, 2): the logarithms of how much is generated, and of the
         probability that the right token is copied."""
-        generated, copied = self(features, **_named(self.kept(memory)))
-        right = (memory.tokens.unsqueeze(1) == target_out.unsqueeze(2)).to(copied.dtype)
-        return torch.cat([generated, _log((copied * right).sum(2, keepdim=True))], dim=2)
+        gate, weights = self(features, self.key(memory.values), memory.tokens)
+        right = (memory.tokens.unsqueeze(1) == target_out.unsqueeze(2)).to(weights.dtype)
+        found = _log((weights * right).sum(2, keepdim=True))
+        return torch.cat([F.logsigmoid(-gate), F.logsigmoid(gate) + found], dim=2)
 
-    def mix(self, logits: Tensor, features: Tensor, kept: dict[str, Tensor]) -> Tensor:
+    def mix(self, logits: Tensor, features: Tensor, kept: dict[str, Tensor], exact: bool = False) -> Tensor:
         """logits (B, T, V) of what is generated, features (B, T, D) -> log-probabilities (B, T, V) of both ways."""
-        generated, copied = self(features, **_named(kept))
-        probabilities = (logits.log_softmax(-1) + generated).exp()
-        places = kept[TOKENS].unsqueeze(1).expand_as(copied)
-        return _log(probabilities.scatter_add(2, places, copied.to(probabilities.dtype)))
+        gate, weights = self(features, kept[KEYS], kept[TOKENS], exact)
+        generated, copied = torch.softmax(torch.cat([torch.zeros_like(gate), gate], dim=2), dim=2).chunk(2, dim=2)
+        places = kept[TOKENS].unsqueeze(1).expand_as(weights)
+        probabilities = torch.softmax(logits, dim=2) * generated
+        return _log(probabilities.scatter_add(2, places, (weights * copied).to(probabilities.dtype)))
 
     def step(self, logits: Tensor, features: Tensor, state: DecodeState) -> Tensor:
         """As `mix`, for one token a row: logits (N, V), features (N, D) -> log-probabilities (N, V)."""
-        return state.unfold(self.mix(state.fold(logits), state.fold(features), state.shared))
-
-
-def _named(kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"keys": kept[KEYS], "tokens": kept[TOKENS]}
+        return state.unfold(self.mix(state.fold(logits), state.fold(features), state.shared, exact=True))
 
 
 def _log(probabilities: Tensor) -> Tensor:
