@@ -262,8 +262,9 @@ def test_the_loss_reported_is_a_mean_over_real_tokens() -> None:
         )
 
 
-def test_a_loss_in_bfloat16_is_close_to_the_one_in_float32() -> None:
-    model = build(tiny(dropout=0.0), VOCAB, VOCAB, False)
+@pytest.mark.parametrize("copying", [False, True])
+def test_a_loss_in_bfloat16_is_close_to_the_one_in_float32(copying: bool) -> None:
+    model = build(tiny(dropout=0.0, copying=copying), VOCAB, VOCAB, copying)
     batch = next(encoded(random_pairs(10)).batches(1000, 1, 0))
     exact, rough = (batch_loss(model, batch, 0.1, dtype)[0] for dtype in (torch.float32, torch.bfloat16))
     assert rough.item() == pytest.approx(exact.item(), rel=0.02)
