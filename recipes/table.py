@@ -374,6 +374,7 @@ def _title(measure: str) -> str:
         "ter": "TER",
         "char_bleu": "character BLEU",
         "tokenised_bleu": "tokenised BLEU",
+        "grouped_bleu": "grouped BLEU",
     }.get(measure, measure.replace("_", " "))
 
 

@@ -143,6 +143,8 @@ def iter_pairs(
         yield from _pairs(_split_names(path), source_key, target_key, stdin)
         return
     for part in parts(path):
+        if not part.name:
+            raise DataError(f"{path!r}: expected a file at each side of a plus sign, found none; give its path.")
         for source, target in _pairs(_split_names(part.name), source_key, target_key, stdin):
             yield from repeat(Pair(part.tagged(source), target), part.times)
 

@@ -140,8 +140,16 @@ def _decoder(config: ModelConfig, embedding: TokenEmbedding, output: Tensor, dro
     copying = Copying(config.d_model) if config.copying else None
     if config.decoder not in ("transformer", "ssru"):
         attention = None if config.attention == "none" else RecurrentAttention(config.d_model, config.attention)
-        recurrences = (config.decoder, config.decoder_layers)
-        return RecurrentDecoder(embedding, *recurrences, attention, config.input_feeding, output, copying, dropout)
+        return RecurrentDecoder(
+            embedding,
+            config.decoder,
+            config.decoder_layers,
+            attention,
+            config.input_feeding,
+            output,
+            copying,
+            dropout,
+        )
     shape = (config.d_model, config.num_heads, config.d_ff, config.feed_forward)
     layers = [
         DecoderLayer(SSRU(shape[0]) if config.decoder == "ssru" else SelfAttention(*shape[:2]), *shape, dropout)
