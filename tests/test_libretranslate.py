@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from antiphon.run import Model
 from antiphon.serving.api import libretranslate
 from antiphon.serving.app import create_app
-from antiphon.serving.languages import can_detect, detect, language_pairs, name_of, pair_of
+from antiphon.serving.languages import Route, can_detect, detect, language_routes, name_of, pair_of
 from antiphon.serving.markup import put_together, take_apart
 from antiphon.serving.settings import ServerSettings
 
@@ -301,8 +302,42 @@ def test_a_name_tells_a_pair_or_none(name: str, pair: tuple[str, str] | None) ->
 
 
 def test_what_is_told_of_a_model_counts_more_than_its_name() -> None:
-    pairs = language_pairs(["a", "b", "en-fr", "en-de"], {"b": ("en", "en"), "en-fr": ("en", "fr-CA")})
-    assert pairs == {"b": ("en", "en"), "en-fr": ("en", "fr-CA"), "en-de": ("en", "de")}
+    models: dict[str, list[str]] = {"a": [], "b": [], "en-fr": [], "en-de": []}
+    assert language_routes(models, {"b": ("en", "en"), "en-fr": ("en", "fr-CA")}) == [
+        Route("en", "en", "b"),
+        Route("en", "fr-CA", "en-fr"),
+        Route("en", "de", "en-de"),
+    ]
+
+
+def test_tags_that_are_languages_or_pairs_are_further_ways() -> None:
+    models = {"en-fr": ["de", "fr", "loud", "en"], "any": ["en-fr", "fr-en"], "en-it": ["de", "fr"], "none": ["de"]}
+    assert language_routes(models, {}) == [
+        Route("en", "de", "en-fr", "de"),
+        Route("en", "fr", "en-fr", "fr"),
+        Route("en", "fr", "any", "en-fr"),
+        Route("fr", "en", "any", "fr-en"),
+        Route("en", "it", "en-it"),
+    ]
+
+
+def test_a_model_of_several_languages_is_told_which_by_its_tag(folder: Path, model: Model, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "en-ab")
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    (tmp_path / "en-ab" / "facts.json").write_text(json.dumps(facts | {"tags": ["ab", "fr"]}), encoding="utf-8")
+    for address in serve(ServerSettings(runs={"en-ab": tmp_path / "en-ab"})):
+        with httpx.Client(base_url=address) as client:
+            assert client.get("/languages").json()[0]["targets"] == ["ab", "fr"]
+            for target in ("ab", "fr"):
+                first, second = model.generate([f"{target} ab 01.", f"{target} 02."])
+                found = asked(client, q=["ab 01. \n02.", " "], target=target)
+                assert found["translatedText"] == [f"{first} \n{second}", " "]
+                assert (
+                    asked(client, q="<p>02.</p>", target=target, format="html")["translatedText"] == f"<p>{second}</p>"
+                )
+            (told,) = client.get("/v1/server").json()["models"]
+            assert (told["source"], told["tags"]) == (None, ["ab", "fr"])
+    assert model.generate(["ab 02."]) != model.generate(["fr 02."])
 
 
 def test_languages_have_names() -> None:

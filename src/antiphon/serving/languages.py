@@ -1,16 +1,27 @@
 """Which languages the served models lead from and to, and which one a text is in.
 
-A model's pair is what the settings say, or what its name tells: en-fr, en_fr, mine-en-fr, en-pt-BR. It knows no HTTP
-and no model. Texts are told apart by py3langid, which the extra `detect` brings (one file of numbers, no download).
+A model's pair is what the settings say, or what its name tells: en-fr, en_fr, mine-en-fr, en-pt-BR. One that is told by
+tags what is wanted has further ones where its tags are languages or pairs of them. It knows no HTTP and no model. Texts
+are told apart by py3langid, which the extra `detect` brings (one file of numbers, no download).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 Pair = tuple[str, str]  # source, target
+
+
+class Route(NamedTuple):
+    """A way from one language to another. tag: what a source begins with to be led there, or ""."""
+
+    source: str
+    target: str
+    model: str
+    tag: str = ""
+
 
 LOOKED_AT = 4096  # characters of a text, which tell its language
 
@@ -53,10 +64,25 @@ def pair_of(name: str) -> Pair | None:
     return (source, target) if is_pair else None
 
 
-def language_pairs(models: Iterable[str], told: Mapping[str, Pair]) -> dict[str, Pair]:
-    """(source, target) of each model that has them: what is told of it, or else what its name tells."""
-    pairs = {name: told.get(name) or pair_of(name) for name in models}
-    return {name: pair for name, pair in pairs.items() if pair is not None}
+def routes_of(name: str, told: Pair | None, tags: Sequence[str]) -> list[Route]:
+    """All ways that a model knows.
+
+    told: its pair, if more than its name is known. Tags that are pairs ("en-fr") tell them all; where the target of the
+    pair is a tag, so are the others ("fr", "de").
+    """
+    tagged = [Route(*pair, name, tag) for tag in tags if (pair := pair_of(tag))]
+    pair = told or pair_of(name)
+    if tagged or pair is None:
+        return tagged
+    source, target = pair
+    if target not in tags:
+        return [Route(source, target, name)]
+    return [Route(source, tag, name, tag) for tag in tags if pair_of(f"{source}-{tag}") == (source, tag)]
+
+
+def language_routes(models: Mapping[str, Sequence[str]], told: Mapping[str, Pair]) -> list[Route]:
+    """All ways that models know. models: the tags of each by its name."""
+    return [route for name, tags in models.items() for route in routes_of(name, told.get(name), tags)]
 
 
 def name_of(code: str) -> str:

@@ -6,7 +6,7 @@ LibreTranslate does to outputs afterwards (punctuation, capitals, entities) is l
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,7 +20,7 @@ from antiphon.serving import markup
 from antiphon.serving.api.native import WIDEST
 from antiphon.serving.client import KEYS, client_for_key
 from antiphon.serving.errors import RefusedError, invalid, shaped_by, shown
-from antiphon.serving.languages import Pair, can_detect, detect, language_pairs, name_of
+from antiphon.serving.languages import Route, can_detect, detect, language_routes, name_of
 from antiphon.serving.service import Answer, Ask, Client, Service
 
 AUTO = "auto"
@@ -132,7 +132,8 @@ def shape(error: RefusedError) -> Response:
 
 def router(service: Service) -> APIRouter:
     """The routes of this dialect."""
-    pairs = language_pairs(service.sides, service.settings.languages)
+    tags = {name: side.facts.tags for name, side in service.sides.items()}
+    known = language_routes(tags, service.settings.languages)
     routes = APIRouter(tags=["libretranslate"], route_class=shaped_by(shape))
 
     @routes.post(
@@ -149,16 +150,15 @@ def router(service: Service) -> APIRouter:
         texts = [asked.q] if isinstance(asked.q, str) else asked.q
         if len(texts) > service.settings.max_texts:
             raise invalid(f"q: at most {service.settings.max_texts} texts, found {len(texts)}.", "q")
-        source = await _source(asked, texts, pairs)
-        model = _model(pairs, source.language, asked.target)
-        ranked = await _outputs(service, client, model, source.language, texts, asked)
+        source = await _source(asked, texts, known)
+        route = _route(known, source.language, asked.target)
+        ranked = await _outputs(service, client, route, texts, asked)
         return _response(asked, source, ranked)
 
     @routes.get("/languages")
     async def languages() -> list[Language]:
-        """The languages of the models whose pair is known."""
-        codes = dict.fromkeys(code for pair in pairs.values() for code in pair)
-        return [Language(code=code, name=name_of(code), targets=_targets(pairs, code)) for code in codes]
+        """The languages that served models are known to lead from and to."""
+        return [Language(code=code, name=name_of(code), targets=_targets(known, code)) for code in _codes(known)]
 
     @routes.post("/detect", responses=REFUSALS, openapi_extra=_body(DetectRequest))
     async def detection(request: Request) -> list[Detection]:
@@ -167,8 +167,7 @@ def router(service: Service) -> APIRouter:
         client_for_key(request, asked.api_key)
         if not can_detect():
             raise invalid(f"q: {NO_DETECTOR}", "q")
-        codes = dict.fromkeys(code for pair in pairs.values() for code in pair)
-        found = await _detected([asked.q] if isinstance(asked.q, str) else asked.q, list(codes))
+        found = await _detected([asked.q] if isinstance(asked.q, str) else asked.q, _codes(known))
         if not found:
             raise invalid("q: no served model has a language that the detector knows.", "q")
         return [found[0], *(one for one in found[1:] if one.confidence >= 100 * SLIGHT)]
@@ -176,9 +175,9 @@ def router(service: Service) -> APIRouter:
     @routes.get("/frontend/settings", responses=REFUSALS)
     async def frontend_settings(request: Request) -> FrontendSettings:
         """What LibreTranslate's own page asks for."""
-        if not pairs:
+        if not known:
             raise invalid("no served model has a language pair; name one as in NAME-en-fr.")
-        source, target = (NamedCode(code=code, name=name_of(code)) for code in next(iter(pairs.values())))
+        source, target = (NamedCode(code=code, name=name_of(code)) for code in known[0][:2])
         needed = KEYS in request.scope
         shown = FrontendLanguages(source=source, target=target)
         return FrontendSettings(apiKeys=needed, keyRequired=needed, language=shown)
@@ -248,26 +247,30 @@ def _multipart(kind: str, content: bytes) -> list[tuple[str, str]]:
 # Languages
 
 
-def _targets(pairs: Mapping[str, Pair], code: str) -> list[str]:
-    return sorted({target for source, target in pairs.values() if source == code})
+def _codes(known: Sequence[Route]) -> list[str]:
+    return list(dict.fromkeys(code for route in known for code in (route.source, route.target)))
 
 
-def _model(pairs: Mapping[str, Pair], source: str, target: str) -> str:
-    """The first model from one language to another."""
-    if not any(source in pair for pair in pairs.values()):
+def _targets(known: Sequence[Route], code: str) -> list[str]:
+    return sorted({route.target for route in known if route.source == code})
+
+
+def _route(known: Sequence[Route], source: str, target: str) -> Route:
+    """The first way from one language to another."""
+    if source not in _codes(known):
         raise invalid(f"source: {shown(source)} is not supported; GET /languages tells what is.", "source")
-    found = next((name for name, pair in pairs.items() if pair == (source, target)), None)
+    found = next((route for route in known if (route.source, route.target) == (source, target)), None)
     if found is None:
-        targets = ", ".join(_targets(pairs, source)) or "none"
+        targets = ", ".join(_targets(known, source)) or "none"
         raise invalid(f"target: {shown(target)} is not available from {source}; there are: {targets}.", "target")
     return found
 
 
-async def _source(asked: TranslateRequest, texts: Sequence[str], pairs: Mapping[str, Pair]) -> Detection:
+async def _source(asked: TranslateRequest, texts: Sequence[str], known: Sequence[Route]) -> Detection:
     """The source language: the one that is asked for, or that of the texts, among those that lead to the target."""
     if asked.source != AUTO:
         return Detection(confidence=100.0, language=asked.source)
-    codes = list(dict.fromkeys(source for source, target in pairs.values() if target == asked.target))
+    codes = list(dict.fromkeys(route.source for route in known if route.target == asked.target))
     if not codes:
         raise invalid(f"target: no served model translates to {shown(asked.target)}; GET /languages tells.", "target")
     if can_detect() and (found := await _detected(texts, codes)):
@@ -287,19 +290,19 @@ async def _detected(texts: Sequence[str], codes: Sequence[str]) -> list[Detectio
 
 
 async def _outputs(
-    service: Service, client: Client, model: str, language: str, texts: Sequence[str], asked: TranslateRequest
+    service: Service, client: Client, route: Route, texts: Sequence[str], asked: TranslateRequest
 ) -> list[list[str]]:
     """Of each text its outputs, best first."""
-    _, side = service.side(model)
+    _, side = service.side(route.model)
     count = asked.alternatives + 1
     settings = {"n_best": count, "beam_size": max(count, side.config.generation.beam_size)}
     is_html = asked.format == "html"
     parts = await asyncio.to_thread(_parts, texts, is_html)
-    pieces = [piece for part in parts for piece in part.sentences]
+    pieces = [f"{route.tag} {piece}" if route.tag else piece for part in parts for piece in part.sentences]
     answers: list[Answer] = []
     for start in range(0, len(pieces), service.settings.max_texts):  # HTML may have more pieces than a request texts
         some = pieces[start : start + service.settings.max_texts]
-        ask = Ask(some, model=model, settings=settings, split="sentence", language=language)
+        ask = Ask(some, model=route.model, settings=settings, split="sentence", language=route.source)
         answers += await service.answer(ask, client)
     found = iter(answers)
     together = markup.put_together if is_html else Segments.join

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from antiphon.serving.api.native import REFUSALS, shape
 from antiphon.serving.errors import shaped_by
-from antiphon.serving.languages import language_pairs, name_of
+from antiphon.serving.languages import Pair, name_of, routes_of
 from antiphon.serving.load import Load
 from antiphon.serving.service import Service
 from antiphon.text_side import TextSide, members_of
@@ -21,7 +21,8 @@ class Language(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """source and target: its languages, where they are known. attention: of the decoder to the source. max_tokens: that
+    """source and target: its languages, where they are known and there is one of each. tags: what a source can begin
+    with to tell what is wanted. attention: of the decoder to the source. max_tokens: that
     a source may have. generation: what it does where a request says nothing. members: more than one is an ensemble, and
     what is told is of its first."""
 
@@ -29,6 +30,7 @@ class ServedModel(BaseModel):
     members: int
     source: Language | None
     target: Language | None
+    tags: list[str]
     encoder: str
     decoder: str
     attention: str
@@ -84,9 +86,8 @@ def router(service: Service, load: Load) -> APIRouter:
     @routes.get("/server")
     async def server() -> ServerResponse:
         """What is served."""
-        pairs = language_pairs(service.sides, service.settings.languages)
-        runs = service.settings.runs
-        models = [_model(name, side, members_of(runs[name]), pairs.get(name)) for name, side in service.sides.items()]
+        runs, told = service.settings.runs, service.settings.languages
+        models = [_model(name, side, members_of(runs[name]), told.get(name)) for name, side in service.sides.items()]
         status = "stopping" if service.draining else "ready" if service.is_ready else "loading"
         settings = service.settings
         return ServerResponse(
@@ -101,14 +102,18 @@ def router(service: Service, load: Load) -> APIRouter:
     return routes
 
 
-def _model(name: str, side: TextSide, members: Sequence[Path], pair: tuple[str, str] | None) -> ServedModel:
+def _model(name: str, side: TextSide, members: Sequence[Path], told: Pair | None) -> ServedModel:
     config, tokenizers = side.config.model, side.tokenizers
-    source, target = (Language(code=code, name=name_of(code)) for code in pair) if pair else (None, None)
+    routes = routes_of(name, told, side.facts.tags)
+    source, target = (
+        (Language(code=code, name=name_of(code)) for code in routes[0][:2]) if len(routes) == 1 else (None, None)
+    )
     return ServedModel(
         name=name,
         members=len(members),
         source=source,
         target=target,
+        tags=list(side.facts.tags),
         encoder=config.encoder,
         decoder=config.decoder,
         attention="multi-head" if config.decoder in ("transformer", "ssru") else config.attention,
