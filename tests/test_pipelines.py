@@ -235,6 +235,25 @@ def test_a_tag_is_put_before_each_sentence(model: Model, monkeypatch: pytest.Mon
     assert pipe("fr Yes. No!\n", split="sentence") == [{"translation_text": "<fr Yes.> <fr No!>\n"}]
 
 
+def test_a_target_language_is_the_tag_before_each_text(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = answering(model, monkeypatch, lambda text, place: f"<{text}>")
+    monkeypatch.setattr(model.side, "facts", replace(model.facts, tags=["fr", "de-fr"]))
+    assert pipe(["Yes. No!", " "], tgt_lang="fr") == [
+        {"translation_text": "<fr Yes. No!>"},
+        {"translation_text": "< >"},
+    ]
+    assert pipe("Yes. No!", tgt_lang="fr", split="sentence") == [{"translation_text": "<fr Yes.> <fr No!>"}]
+    assert antiphon.pipeline("translation_en_to_fr", model)("No!") == [{"translation_text": "<fr No!>"}]
+    monkeypatch.setattr(model.side, "facts", replace(model.facts, tags=["en-fr", "fr-en"]))
+    assert antiphon.pipeline("translation_fr_to_en", model)("Non.") == [{"translation_text": "<fr-en Non.>"}]
+    assert antiphon.pipeline("translation_fr_to_es", model)("Non.") == [{"translation_text": "<Non.>"}]
+    with pytest.raises(ValueError, match=r"'tgt_lang' is 'es'.* there are en-fr, fr-en\.$"):
+        pipe("No!", tgt_lang="es")
+    monkeypatch.setattr(model.side, "facts", replace(model.facts, tags=[]))
+    with pytest.raises(ValueError, match="leave it out"):
+        pipe("No!", tgt_lang="fr")
+
+
 def test_a_long_text_is_answered_by_sentence_in_truth(model: Model) -> None:
     pipe = antiphon.pipeline("translation", model, split="sentence")
     text = "ab 01.\nab 02. " * 20
@@ -290,7 +309,7 @@ def test_a_loaded_model_has_its_device(model: Model) -> None:
         ({"zzz": 3}, "option 'zzz' is not known; there are num_beams,"),
         ({"beam_size": 3}, "option 'beam_size' is called 'num_beams'"),
         ({"tokenizer": "x"}, "a trained model has its own"),
-        ({"tgt_lang": "fr"}, "the language of its targets"),
+        ({"return_type": "pt"}, "give return_tensors=True"),
     ],
 )
 def test_an_option_that_is_not_known_is_refused(options: dict[str, Any], told: str, model: Model) -> None:

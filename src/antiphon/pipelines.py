@@ -26,7 +26,7 @@ Record = dict[str, Any]  # one output, e.g. {"translation_text": "..."}
 
 # The word that the keys of a task's results begin with.
 TASKS = {"translation": "translation", "summarization": "summary", "text2text-generation": "generated"}
-_TRANSLATION = re.compile(r"translation_([^_]+)_to_[^_]+")
+_TRANSLATION = re.compile(r"translation_([^_]+)_to_([^_]+)")
 
 # Their name of a setting, and ours.
 _SETTINGS = {
@@ -42,14 +42,13 @@ _SETTINGS = {
 }
 _LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 _OUTPUT = ("return_tensors", "return_text", "clean_up_tokenization_spaces")
-_INPUT = ("batch_size", "split", "src_lang", "truncation", "early_stopping")
+_INPUT = ("batch_size", "split", "src_lang", "tgt_lang", "truncation", "early_stopping")
 OPTIONS = (*_SETTINGS, *_LENGTHS, *_OUTPUT, *_INPUT)
 
 _NEUTRAL = {"temperature": 1, "top_k": 0, "top_p": 1}  # for a search without sampling
 
 _REFUSED = {
     "tokenizer": "a trained model has its own; leave it out",
-    "tgt_lang": "a model answers in the language of its targets; leave it out",
     "return_type": "give return_tensors=True or leave it out",
     "torch_dtype": "give a model that is loaded: antiphon.load(folder, precision=...)",
     "dtype": "give a model that is loaded: antiphon.load(folder, precision=...)",
@@ -95,6 +94,8 @@ def pipeline(
     early_stopping             True is what is done: a search ends when num_beams outputs have ended
     truncation                 False is what is done: text that is too long is refused
     src_lang                   the language that text is split in; "en", or that of the task
+    tgt_lang                   of a model trained on fr=FILE+de=FILE (or en-fr=FILE), the tag that is put before a text;
+                               or that of the task
 
     and new are seed (of do_sample) and split="sentence": a text is answered sentence by sentence, its layout kept.
     What is not given is the model's own setting. Raises ValueError for a task, model, device or option that cannot be.
@@ -107,11 +108,15 @@ def pipeline(
             "translation_en_to_fr for any two languages."
         )
     _check_names(options)
+    loaded = _loaded(model, device)
+    languages = {"src_lang": translation[1] if translation else "en"}
+    if translation and _find_tag(translation[1], translation[2], loaded.facts.tags):
+        languages["tgt_lang"] = translation[2]
     return Pipeline(
         task=task,
-        model=_loaded(model, device),
+        model=loaded,
         key="translation" if translation else TASKS[task],
-        options={"src_lang": translation.group(1) if translation else "en"} | _given(options),
+        options=languages | _given(options),
     )
 
 
@@ -138,6 +143,7 @@ class _Request:
     batch_size: int | None
     split: How
     language: str
+    tag: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class Pipeline:
         trained with.
         """
         _check_names(options)
-        request = _request(_given({**self.options, **options}), self.model.config.generation)
+        request = _request(_given({**self.options, **options}), self.model.config.generation, self.model.facts.tags)
         if isinstance(inputs, str):
             return self._answer([inputs], request)[0]
         if not isinstance(inputs, list | tuple):
@@ -186,6 +192,8 @@ class Pipeline:
         for index, text in enumerate(texts, start):
             if not isinstance(text, str):
                 raise ValueError(_not_a_text(index, text))
+        if request.tag:
+            texts = [f"{request.tag} {text}" if text.strip() else text for text in texts]
         if request.with_ids:
             found = self._hypotheses(texts, request.settings, start)
             return [[self._record(request, self.model.output(one).text, one) for one in group] for group in found]
@@ -290,8 +298,9 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _request(options: Mapping[str, Any], base: GenerationConfig) -> _Request:
-    """The options of a call over the model's own settings. Raises ValueError for one that cannot be."""
+def _request(options: Mapping[str, Any], base: GenerationConfig, tags: Sequence[str]) -> _Request:
+    """The options of a call over the model's own settings; tags: of the model. Raises ValueError for one that cannot
+    be."""
     if options.get("early_stopping", True) is not True:
         raise ValueError(
             f"option 'early_stopping' is {options['early_stopping']!r}; a search here ends when num_beams outputs have "
@@ -311,6 +320,7 @@ def _request(options: Mapping[str, Any], base: GenerationConfig) -> _Request:
         batch_size=_whole_number(options, "batch_size", 1),
         split=options.get("split", "none"),
         language=options.get("src_lang", "en"),
+        tag=_tag(options, tags),
     )
     if request.split not in get_args(How):
         raise ValueError(f"option 'split' is {request.split!r}; it can be {' or '.join(get_args(How))}.")
@@ -321,6 +331,22 @@ def _request(options: Mapping[str, Any], base: GenerationConfig) -> _Request:
     if with_ids and request.split != "none":
         raise ValueError("option 'return_tensors': a text that is split has no token ids of its own; leave one out.")
     return request
+
+
+def _tag(options: Mapping[str, Any], tags: Sequence[str]) -> str:
+    """What a text shall begin with. Raises ValueError where the model was not trained with it."""
+    target = options.get("tgt_lang")
+    if target is None:
+        return ""
+    if found := _find_tag(options.get("src_lang"), target, tags):
+        return found
+    there = f"there are {', '.join(tags)}" if tags else "it has none, and answers as its targets were; leave it out"
+    raise ValueError(f"option 'tgt_lang' is {target!r}, and the model was trained with no such tag; {there}.")
+
+
+def _find_tag(source: object, target: object, tags: Sequence[str]) -> str | None:
+    """The tag of a target language, or of a pair."""
+    return next((tag for tag in tags if tag in (target, f"{source}-{target}")), None)
 
 
 def _settings(options: Mapping[str, Any], base: GenerationConfig) -> GenerationConfig:
