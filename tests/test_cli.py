@@ -409,6 +409,19 @@ def test_evaluate_draws_writes_the_outputs_and_compares(cli: Cli, trained: Path,
     assert cli("generate", trained, *search[:4], stdin=sources.encode()).out != generated.out
 
 
+def test_samples_vote_in_generate_and_in_evaluate(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pairs, outputs = trained.parent / "pairs.tsv", tmp_path / "outputs.txt"
+    search = ["--precision", "float32", "--mbr", 6]
+    assert cli("evaluate", trained, pairs, *search, "--outputs", outputs).code == 0
+    sources = "".join(line.split("\t")[0] + "\n" for line in pairs.read_text().splitlines()).encode()
+    assert cli("generate", trained, *search, stdin=sources).out == outputs.read_text()
+    several = cli("generate", trained, *search, "--n-best", 2, stdin=sources).out.splitlines()
+    assert several[0].split("\t")[2] == outputs.read_text().split("\n")[0]
+    refused = cli("generate", trained, *search, "--beam", 2, stdin=sources)
+    assert (refused.code, refused.out) == (2, "")
+    assert "mbr compares samples" in refused.err
+
+
 @pytest.mark.parametrize("flag", ["--png", "--outputs"])
 def test_a_file_that_evaluate_cannot_write_is_told_at_once(flag: str, cli: Cli, tmp_path: Path) -> None:
     for file in (tmp_path, tmp_path / "none" / "file"):

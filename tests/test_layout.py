@@ -24,7 +24,7 @@ FLOORS = [
     {"text_side"},
     {"decoding", "data", "model"},
     {"tokenizer", "segments", "words", "files", "kernels"},
-    {"config", "ids", "machine", "metrics", "plots"},
+    {"config", "consensus", "ids", "machine", "metrics", "plots"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 

@@ -11,7 +11,7 @@ No pickle is read or written.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from antiphon import files, tokenizer
 from antiphon.config import Config, GenerationConfig, generation_settings
+from antiphon.consensus import by_consensus
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
@@ -34,6 +35,7 @@ from antiphon.tokenizer import TokenizerPair
 WEIGHTS, LOSS_CURVE = "model.safetensors", "loss.png"
 FEWEST_SOURCES = 8  # for a worker
 SCORE_TOKENS = 4096  # padded target tokens scored at once
+MBR_TEMPERATURE = 0.7  # of the samples that vote
 
 
 class Model:
@@ -123,8 +125,9 @@ class Model:
     ) -> list[list[Output]]:
         """The n best outputs for each source, best first, with scores.
 
-        prefix: text that every output begins with. attention: keep the cross-attention weights. Raises ValueError for a
-        setting that cannot be.
+        prefix: text that every output begins with. attention: keep the cross-attention weights. mbr, among settings: so
+        many samples are drawn, and the best outputs are those that are most like all of them (`consensus`); their
+        temperature is 0.7 unless told. Raises ValueError for a setting that cannot be.
         """
         found: dict[int, list[Output]] = {}
         for index, outputs in self.stream(sources, prefix=prefix, attention=attention, **settings):
@@ -132,12 +135,19 @@ class Model:
         return [found[index] for index in range(len(sources))]
 
     def stream(
-        self, sources: Sequence[str], *, prefix: str = "", attention: bool = False, **settings: Any
+        self,
+        sources: Sequence[str],
+        *,
+        prefix: str = "",
+        attention: bool = False,
+        mbr: int | None = None,
+        **settings: Any,
     ) -> Iterator[tuple[int, list[Output]]]:
         """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output."""
         if isinstance(sources, str):
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
-        wanted = generation_settings(self.config.generation, **settings)
+        n_best = settings.get("n_best") or 1
+        wanted = generation_settings(self.config.generation, **(settings if mbr is None else _voters(mbr, settings)))
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
         ids = [self.source_ids(sources[index]) for index in asked]
@@ -147,7 +157,10 @@ class Model:
         if workers == 1 and self.precision == "float32":
             workers = 0  # whose products many threads share better than the kernels of int8
         for place, hypotheses in decode_stream(self.predictor, ids, searches, attention, workers):
-            yield asked[place], [self.output(hypothesis) for hypothesis in hypotheses]
+            outputs = [self.output(hypothesis) for hypothesis in hypotheses]
+            if mbr is not None:
+                outputs = [outputs[best] for best in by_consensus([output.text for output in outputs])[:n_best]]
+            yield asked[place], outputs
 
     @property
     def tokenizers(self) -> TokenizerPair:
@@ -201,6 +214,16 @@ class Model:
         logits = predictor.teacher_forced(sources, target_in).float()
         right = logits.gather(2, target_out.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
         return (right * (target_out != PAD)).sum(1)
+
+
+def _voters(mbr: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that draw the samples for minimum Bayes risk. Raises ValueError."""
+    if mbr < 2:
+        raise ValueError(f"mbr is {mbr}; give the number of samples that are compared, at least 2.")
+    if (settings.get("beam_size") or 1) > 1:
+        raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
+    temperature = settings.get("temperature") or MBR_TEMPERATURE
+    return {**settings, "sample": True, "n_best": mbr, "beam_size": 1, "temperature": temperature}
 
 
 def load(run: RunPath, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0) -> Model:

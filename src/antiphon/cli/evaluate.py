@@ -9,6 +9,7 @@ from antiphon.cli.flags import (
     Beam,
     Device,
     LengthPenalty,
+    Mbr,
     NoRepeatNgram,
     Pairs,
     Precision,
@@ -26,6 +27,7 @@ def evaluate(
     beam: Beam = None,
     length_penalty: LengthPenalty = None,
     no_repeat_ngram: NoRepeatNgram = None,
+    mbr: Mbr = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     worst: Annotated[int, typer.Option(help="How many of the worst outputs to show.", min=0)] = 10,
     ter: Annotated[bool, typer.Option("--ter", help="TER, too: slow when sentences are long.")] = False,
@@ -56,7 +58,7 @@ def evaluate(
     model = Model.load(run, device, precision.value)
     other = None if against is None else Model.load(against, device, precision.value)
     wanted = read_pairs(pairs, source_key=source_key, target_key=target_key)
-    search = {"beam_size": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram}
+    search = {"beam_size": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram, "mbr": mbr}
     answers = answer(model, wanted, **search)
     if outputs is not None:
         files.write_text(outputs, "".join(f"{one_line(output)}\n" for output in answers.outputs))

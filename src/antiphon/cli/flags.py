@@ -39,6 +39,13 @@ LengthPenalty = Annotated[
     float | None, typer.Option(help="Beam: score is divided by length to this.", show_default="1")
 ]
 NoRepeatNgram = Annotated[int | None, typer.Option(help="No run of so many tokens twice.", show_default="no limit")]
+Mbr = Annotated[
+    int | None,
+    typer.Option(
+        help="Minimum Bayes risk: draw so many outputs (temperature 0.7) and take the one that is most like all.",
+        show_default="off",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 PrecisionFlag = Annotated[
     Precision,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antiphon.cli.flags import Beam, Device, LengthPenalty, NoRepeatNgram, Precision, PrecisionFlag, Run
+from antiphon.cli.flags import Beam, Device, LengthPenalty, Mbr, NoRepeatNgram, Precision, PrecisionFlag, Run
 
 if TYPE_CHECKING:
     from antiphon.text_side import Output
@@ -34,6 +34,7 @@ def generate(
         float | None,
         typer.Option(help="Sampling: only the most probable tokens of this sum.", show_default="1"),
     ] = None,
+    mbr: Mbr = None,
     seed: Annotated[int | None, typer.Option(help="Sampling: the same seed draws the same.", show_default="0")] = None,
     min_length: Annotated[int | None, typer.Option(help="Tokens before an output may end.", show_default="0")] = None,
     max_length: Annotated[
@@ -57,7 +58,7 @@ def generate(
 
     model = Model.load(run, device, precision.value)
     settings: dict[str, Any] = {
-        "beam_size": beam if beam is not None or sample else n_best,
+        "beam_size": beam if beam is not None or sample or mbr is not None else n_best,
         "n_best": n_best,
         "sample": sample or None,
         "temperature": temperature,
@@ -68,6 +69,7 @@ def generate(
         "max_length": max_length,
         "length_penalty": length_penalty,
         "no_repeat_ngram": no_repeat_ngram,
+        "mbr": mbr,
     }
     lines = read_lines(file)
     size = 1 if file == "-" and sys.stdin.isatty() else BLOCK
