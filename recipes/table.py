@@ -50,7 +50,7 @@ class Recipe:
     system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
     expression whose groups are source and target. keys: those of source and target in JSON lines. rewrite: an
     expression and what is put in its place, in sources. tags: of each task, what its sources begin with where one model
-    learns all. search: options of `antiphon evaluate` beside the beam.
+    learns all. search: options of `antiphon evaluate`; a beam of 5 unless it says otherwise.
 
     Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
     PAIRS is what `read_pairs` takes.
@@ -68,7 +68,6 @@ class Recipe:
     set: str = "dev"
     dev: str = ""
     others: tuple[str, ...] = ()
-    beam: int = 5
     line: str = ""
     keys: tuple[str, str] = ("source", "target")
     rewrite: tuple[str, str] | None = None
@@ -78,6 +77,11 @@ class Recipe:
     @property
     def name(self) -> str:
         return self.home.name
+
+    @property
+    def searched(self) -> dict[str, float]:
+        """The options of its search."""
+        return self.search if "mbr" in self.search else {"beam": 5, **self.search}
 
     @property
     def kept(self) -> Path:
@@ -248,9 +252,11 @@ def measure(job: Measurement, stopped: Event) -> None:
     together, pairs = "+".join(str(one.out) for one in job.members), first.pairs(recipe.measured, job.task)
     job.report.parent.mkdir(parents=True, exist_ok=True)
     unfinished, outputs = job.report.with_suffix(".new"), job.report.with_suffix(".txt")
-    evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs), "--beam", str(recipe.beam)]
+    evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs)]
     evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
-    evaluate += [word for name, value in recipe.search.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    evaluate += [
+        word for name, value in recipe.searched.items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
         if _watched(evaluate, stopped, stdout=report, stderr=log):
             return
@@ -355,7 +361,7 @@ def _told(recipe: Recipe, jobs: list[Training]) -> str:
     signature = report.get(f"{recipe.measure}_signature")
     sizes = sorted({_parameters(job) for job in jobs})
     size = f"{sizes[0]:,} parameters" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} parameters"
-    search = ", ".join([f"beam {recipe.beam}", *(f"{_title(name)} {value}" for name, value in recipe.search.items())])
+    search = ", ".join(f"{_title(name)} {value}" for name, value in recipe.searched.items())
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return (
         f"{size}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {search}; one core each "
@@ -371,6 +377,7 @@ def _title(measure: str) -> str:
         "chrf": "chrF",
         "wer": "WER",
         "per": "PER",
+        "mbr": "minimum Bayes risk over samples:",
         "ter": "TER",
         "char_bleu": "character BLEU",
         "tokenised_bleu": "tokenised BLEU",
