@@ -204,9 +204,9 @@ def test_windows_find_the_sentences_that_the_line_has() -> None:
 def test_long_text_of_any_kind_is_quick(unit: str) -> None:
     text = unit * (100_000 // len(unit))
     split("a", "sentence", "fr")
-    start = time.perf_counter()
+    start = time.process_time()
     check_law(text, split(text, "sentence", "fr"))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # of the processor: what is quadratic takes minutes
 
 
 def test_the_library_is_loaded_when_it_is_used() -> None:
