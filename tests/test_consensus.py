@@ -52,9 +52,13 @@ def test_a_model_gives_the_sample_that_agrees_most(model: Model) -> None:
     [
         ({"mbr": 1}, "mbr is 1; give the number of samples that are compared, at least 2."),
         ({"mbr": 8, "beam_size": 4}, "mbr compares samples, not the hypotheses of a beam; leave out one of them."),
+        ({"mbr": 8, "n_best": 9}, "n_best is 9, of 8 samples; it can be 1 to 8."),
+        ({"mbr": 8, "n_best": 0}, "n_best is 0, of 8 samples; it can be 1 to 8."),
     ],
 )
 def test_what_cannot_be_is_told(settings: dict[str, Any], told: str, model: Model) -> None:
-    with pytest.raises(ValueError, match="mbr") as caught:
+    with pytest.raises(ValueError, match=r"\.$") as caught:
         model.generate(["ab 01"], **settings)
     assert str(caught.value) == told
+    with pytest.raises(ValueError, match="temperature"):
+        model.generate(["ab 01"], mbr=8, temperature=0)

@@ -146,8 +146,10 @@ class Model:
         """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output."""
         if isinstance(sources, str):
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
-        n_best = settings.get("n_best") or 1
-        wanted = generation_settings(self.config.generation, **(settings if mbr is None else _voters(mbr, settings)))
+        n_best = self.config.generation.n_best if settings.get("n_best") is None else settings["n_best"]
+        if mbr is not None:
+            settings = _voters(mbr, n_best, settings)
+        wanted = generation_settings(self.config.generation, **settings)
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
         ids = [self.source_ids(sources[index]) for index in asked]
@@ -216,13 +218,15 @@ class Model:
         return (right * (target_out != PAD)).sum(1)
 
 
-def _voters(mbr: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _voters(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that draw the samples for minimum Bayes risk. Raises ValueError."""
     if mbr < 2:
         raise ValueError(f"mbr is {mbr}; give the number of samples that are compared, at least 2.")
-    if (settings.get("beam_size") or 1) > 1:
+    if settings.get("beam_size") not in (None, 1):
         raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
-    temperature = settings.get("temperature") or MBR_TEMPERATURE
+    if not 1 <= n_best <= mbr:
+        raise ValueError(f"n_best is {n_best}, of {mbr} samples; it can be 1 to {mbr}.")
+    temperature = MBR_TEMPERATURE if settings.get("temperature") is None else settings["temperature"]
     return {**settings, "sample": True, "n_best": mbr, "beam_size": 1, "temperature": temperature}
 
 

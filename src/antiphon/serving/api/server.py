@@ -22,9 +22,9 @@ class Language(BaseModel):
 
 class ServedModel(BaseModel):
     """source and target: its languages, where they are known and there is one of each. tags: what a source can begin
-    with to tell what is wanted. attention: of the decoder to the source. max_tokens: that
-    a source may have. generation: what it does where a request says nothing. members: more than one is an ensemble, and
-    what is told is of its first."""
+    with to tell what is wanted. attention: of the decoder to the source. max_tokens: that a source may have.
+    generation: what it does where a request says nothing. members: more than one is an ensemble, and what is told is of
+    its first."""
 
     name: str
     members: int

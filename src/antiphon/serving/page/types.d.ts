@@ -10,6 +10,7 @@ export interface ServedModel {
   members: number
   source: Language | null
   target: Language | null
+  tags: string[]
   encoder: string
   decoder: string
   attention: string
