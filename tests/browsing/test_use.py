@@ -57,7 +57,20 @@ def test_the_output_is_written_while_one_types_and_older_requests_are_cancelled(
 
 def test_pieces_of_a_stream_are_shown_before_its_end(watched: Watched) -> None:
     page = watched.open("#use")
-    page.evaluate("""() => {
+    page.evaluate("""() => {  // events come one by one, as over a slow line
+        const real = window.fetch
+        window.fetch = async (...asked) => {
+            const answer = await real(...asked)
+            const apart = new TransformStream({ async transform(event, out) {
+                out.enqueue(event)
+                await new Promise((resolve) => setTimeout(resolve, 20))
+            } })
+            const events = new TransformStream({ transform(text, out) {
+                for (const event of text.split(/(?<=\\n\\n)/)) out.enqueue(event)
+            } })
+            const body = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(events).pipeThrough(apart)
+            return new Response(body.pipeThrough(new TextEncoderStream()), answer)
+        }
         window.shown = []
         const see = () => { const body = document.querySelector('#output')
             if (body.hasAttribute('aria-busy')) window.shown.push(body.textContent) }
