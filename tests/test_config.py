@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from antiphon.config import PRESETS, Config, Table, changed, generation_settings, load_config, preset_for
+from antiphon.config import (
+    PRESETS,
+    Config,
+    Table,
+    changed,
+    generation_settings,
+    load_config,
+    preset_for,
+    with_overrides,
+)
 
 TABLES = [field.annotation for field in Config.model_fields.values()]
 
@@ -92,6 +101,25 @@ def test_words_go_over_the_file_which_goes_over_the_preset(tmp_path: Path) -> No
     assert config.training.device == "cuda:1"
     assert not config.model.tie_embeddings
     assert config.tokenizer.vocab_size == 2000
+
+
+def test_the_whole_must_be_right_and_no_part_on_the_way(tmp_path: Path) -> None:
+    words = ["training.max_steps=0", "training.max_minutes=5"]
+    for order in (words, words[::-1]):
+        assert load_config("tiny", None, order).training.max_steps == 0
+    assert with_overrides(load_config("tiny", None), words).training.max_minutes == 5
+    file = tmp_path / "settings.toml"
+    file.write_text("[training]\nmax_steps = 0\n", encoding="utf-8")
+    assert load_config("tiny", file, words[1:]).training.max_minutes == 5
+    with pytest.raises(ValueError, match=f"^{file}: training has no limit"):
+        load_config("tiny", file, ["model.d_model=64"])
+
+
+def test_a_value_for_a_whole_table_is_refused_whatever_is_set_in_it_later(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("model = 3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{file}: setting 'model' is 3: "):
+        load_config("tiny", file, ["model.d_model=64"])
 
 
 @pytest.mark.parametrize(

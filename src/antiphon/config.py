@@ -8,7 +8,8 @@ what was decided is stored with the model. This file knows no tensors and opens 
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +19,8 @@ TokenizerKind = Literal["auto", "bpe", "unigram", "bytes", "chars", "words"]
 Normalization = Literal["none", "NFC", "NFD", "NFKC"]
 Architecture = Literal["transformer", "gru", "lstm"]
 MetricName = Literal["auto", "loss", "bleu", "chrf", "exact_match", "wer", "per", "char_bleu", "ter"]
+
+Layer = tuple[str, Mapping[str, Any]]  # where settings come from, and what they are, table by table
 
 
 class Table(BaseModel):
@@ -215,27 +218,21 @@ def load_config(preset: str | None, file: Path | None, overrides: Iterable[str] 
 
     Raises ValueError with a sentence that names the file or word at fault and the nearest known key.
     """
-    tables: dict[str, Any] = {}
+    layers: list[Layer] = []
     if preset is not None:
         if preset not in PRESETS:
             raise ValueError(
                 f"preset {preset!r} is not known{_nearest(preset, PRESETS)}; there are {', '.join(PRESETS)}."
             )
-        tables = _merge(tables, PRESETS[preset])
+        layers.append((f"preset {preset}", PRESETS[preset]))
     if file is not None:
-        tables = _merge(tables, _read_toml(file))
-        _checked(tables, str(file))
-    for word in overrides:
-        tables = _merge(tables, _parse_override(word))
-        _checked(tables, f"--set {word}")
-    return _checked(tables, f"preset {preset}")
+        layers.append((str(file), _read_toml(file)))
+    return _layered({}, [*layers, *(_override(word) for word in overrides)])
 
 
 def with_overrides(config: Config, words: Iterable[str]) -> Config:
     """`config` with `table.key=value` words over it. Raises ValueError with a sentence that names the word at fault."""
-    for word in words:
-        config = _checked(_merge(config.model_dump(), _parse_override(word)), f"--set {word}")
-    return config
+    return _layered(config.model_dump(), [_override(word) for word in words])
 
 
 def changed(config: Config, overrides: Mapping[str, Any], place: str = "settings") -> Config:
@@ -252,11 +249,29 @@ def generation_settings(base: GenerationConfig, **settings: Any) -> GenerationCo
         raise ValueError(_explain(error, "generation settings", GenerationConfig)) from None
 
 
+def _layered(tables: Mapping[str, Any], layers: Sequence[Layer]) -> Config:
+    """`tables` with the layers over them. It is the whole that must be right; if it is not, the error names the first
+    layer that made it so."""
+    whole = tables
+    for _, layer in layers:
+        whole = _merge(whole, layer)
+    with suppress(ValidationError):
+        return Config.model_validate(whole)
+    for place, layer in layers:
+        tables = _merge(tables, layer)
+        _checked(tables, place)
+    raise AssertionError("the last layer makes the whole")
+
+
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, the second over the first; what should have been a table stays, to be refused."""
     merged = dict(under)
     for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        old = merged.get(key, {})
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            merged[key] = _merge(old, value)
+        elif not isinstance(value, Mapping):
+            merged[key] = value
     return merged
 
 
@@ -273,7 +288,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: not valid TOML: {error}.") from None
 
 
-def _parse_override(word: str) -> dict[str, Any]:
+def _override(word: str) -> Layer:
     name, equals, text = word.partition("=")
     table, dot, key = name.strip().partition(".")
     if not (equals and dot and table and key):
@@ -282,7 +297,7 @@ def _parse_override(word: str) -> dict[str, Any]:
         value: Any = json.loads(text)
     except ValueError:
         value = text.strip()
-    return {table: {key: value}}
+    return f"--set {word}", {table: {key: value}}
 
 
 def _checked(tables: Mapping[str, Any], place: str) -> Config:
