@@ -15,8 +15,16 @@ import torch
 from laws.toys import VOCAB, float64, tiny
 
 from antiphon import files
-from antiphon.config import Config, MetricName, TokenizerConfig, TrainingConfig, changed, load_config
-from antiphon.data.batches import EncodedPairs
+from antiphon.config import (
+    Config,
+    MetricName,
+    TokenizerConfig,
+    TrainingConfig,
+    TrainingPrecision,
+    changed,
+    load_config,
+)
+from antiphon.data.batches import Batch, EncodedPairs
 from antiphon.data.pairs import Pair
 from antiphon.evaluation.summary import summarize
 from antiphon.model.dropout import Dropout
@@ -25,12 +33,12 @@ from antiphon.plots import read_curves
 from antiphon.run import Model
 from antiphon.text_side import Facts
 from antiphon.tokenizer import train_tokenizers
-from antiphon.training import checkpoint, loop
+from antiphon.training import checkpoint, loop, precision
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.loss import batch_loss
 from antiphon.training.optim import clip_gradients, learning_rate, make_optimizer
-from antiphon.training.precision import fastest_precision
+from antiphon.training.precision import choose_precision
 from antiphon.training.train import train
 from antiphon.training.validator import SAMPLES, Validator
 
@@ -272,14 +280,29 @@ def test_a_loss_in_bfloat16_is_close_to_the_one_in_float32(copying: bool) -> Non
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-def test_timing_the_precisions_leaves_no_trace() -> None:
+@pytest.mark.parametrize("wanted", ["auto", "float32", "bfloat16"])
+def test_choosing_a_precision_leaves_no_trace(wanted: TrainingPrecision) -> None:
     model = build(tiny(dropout=0.3), VOCAB, VOCAB, False).train()
     before, noise = weights(model), model.noise.state()
-    chosen = fastest_precision(model, next(encoded(random_pairs(5)).batches(1000, 1, 0)))
-    assert chosen in (torch.float32, torch.bfloat16)
+    chosen = choose_precision(wanted, model, next(encoded(random_pairs(5)).batches(1000, 1, 0)))
+    assert wanted in ("auto", str(chosen).removeprefix("torch."))
     assert_equal(weights(model), before)
     assert model.noise.state() == noise
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_precision_that_the_machine_cannot_do_is_a_sentence_or_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: Seq2Seq, batch: Batch, smoothing: float, dtype: torch.dtype) -> Any:
+        if dtype == torch.bfloat16:
+            raise RuntimeError("could not create a primitive descriptor for the LSTM")
+        return batch_loss(model, batch, smoothing, dtype)
+
+    monkeypatch.setattr(precision, "batch_loss", fails)
+    monkeypatch.setattr(precision, "_product_seconds", lambda dtype: 1.0)
+    model, batch = build(tiny(), VOCAB, VOCAB, False), next(encoded(random_pairs(5)).batches(1000, 1, 0))
+    assert choose_precision("auto", model, batch) == torch.float32
+    with pytest.raises(ValueError, match="bfloat16, in which this machine cannot train this model; set it to float32"):
+        choose_precision("bfloat16", model, batch)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(tmp_path: Path) -> None:

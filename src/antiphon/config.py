@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 TokenizerKind = Literal["auto", "bpe", "unigram", "bytes", "chars", "words"]
 Normalization = Literal["none", "NFC", "NFD", "NFKC"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 Architecture = Literal["transformer", "gru", "lstm"]
 MetricName = Literal["auto", "loss", "bleu", "chrf", "exact_match", "wer", "per", "char_bleu", "ter"]
 
@@ -111,9 +112,7 @@ class TrainingConfig(Table):
     dev_pairs: int = Field(
         1000, ge=1, description="pairs set aside when no dev set is given, at most; never over a tenth"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: the faster one, timed at the start"
-    )
+    precision: TrainingPrecision = Field("auto", description="auto: the faster one, timed at the start")
     device: str = Field("auto", description="auto: a GPU where there is one, else the processor")
     seed: int = Field(1, ge=0, description="seed of the weights, the order of the data and dropout")
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
-from antiphon.training.precision import fastest_precision
+from antiphon.training.precision import choose_precision
 from antiphon.training.validator import Validator
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes", "patience")  # what may change when a run is resumed
@@ -131,10 +131,12 @@ def _prepare(
     facts = _facts(data, dev_data, config, tags)
     model = Model.new(config, tokenizers, facts)
     model.network.to(run.find_device(config.training.device))
-    decided: dict[str, Any] = {"metric": _metric(config.training.metric, tokenizers)}
-    if config.training.precision == "auto":
-        first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
-        decided["precision"] = str(fastest_precision(model.network.train(), first)).removeprefix("torch.")
+    first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
+    precision = choose_precision(config.training.precision, model.network.train(), first)
+    decided = {
+        "metric": _metric(config.training.metric, tokenizers),
+        "precision": str(precision).removeprefix("torch."),
+    }
     kinds = {
         "source": tokenizers.source.kind,
         "target": tokenizers.target.kind,
