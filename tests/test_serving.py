@@ -28,7 +28,14 @@ def test_it_is_healthy_and_says_which_model(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"beam_size": 3, "n_best": 2}, {"sample": True, "seed": 3}, {"prefix": "AB", "max_length": 6}]
+    "settings",
+    [
+        {},
+        {"beam_size": 3, "n_best": 2},
+        {"sample": True, "seed": 3},
+        {"prefix": "AB", "max_length": 6},
+        {"mbr": 8, "n_best": 2, "seed": 3, "temperature": 2.0},
+    ],
 )
 def test_answers_equal_those_of_the_model_in_python(client: TestClient, model: Model, settings: dict[str, int]) -> None:
     texts = ["ab 01", "ab 02 ab 03"]
@@ -56,6 +63,11 @@ def test_one_text_may_be_given_alone_and_a_blank_one_has_a_blank_answer(client: 
         ({"text": "a", "beam_size": 2, "n_best": 3}, "n_best"),
         ({"text": "a", "min_length": 5, "max_length": 3}, "min_length"),
         ({"text": "a", "beam_sise": 3}, "beam_sise"),
+        ({"text": "a", "mbr": 1}, "mbr"),
+        ({"text": "a", "mbr": 4, "beam_size": 4}, "mbr compares samples, not the hypotheses of a beam"),
+        ({"text": "a", "mbr": 4, "n_best": 5}, "it can be 1 to 4"),
+        ({"text": "a", "mbr": 4, "alignments": True}, "not with mbr"),
+        ({"text": "a", "mbr": 4, "stream": True}, "nothing to stream"),
         ({"text": "a " * 500}, "at most 20 tokens"),
     ],
 )

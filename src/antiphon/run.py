@@ -11,7 +11,7 @@ No pickle is read or written.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from antiphon import files, tokenizer
 from antiphon.config import Config, GenerationConfig, generation_settings
-from antiphon.consensus import by_consensus
+from antiphon.consensus import by_consensus, voters
 from antiphon.decoding.generate import decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
@@ -35,7 +35,6 @@ from antiphon.tokenizer import TokenizerPair
 WEIGHTS, LOSS_CURVE = "model.safetensors", "loss.png"
 FEWEST_SOURCES = 8  # for a worker
 SCORE_TOKENS = 4096  # padded target tokens scored at once
-MBR_TEMPERATURE = 0.7  # of the samples that vote
 
 
 class Model:
@@ -148,7 +147,7 @@ class Model:
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
         n_best = self.config.generation.n_best if settings.get("n_best") is None else settings["n_best"]
         if mbr is not None:
-            settings = _voters(mbr, n_best, settings)
+            settings = voters(mbr, n_best, settings)
         wanted = generation_settings(self.config.generation, **settings)
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
@@ -216,18 +215,6 @@ class Model:
         logits = predictor.teacher_forced(sources, target_in).float()
         right = logits.gather(2, target_out.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
         return (right * (target_out != PAD)).sum(1)
-
-
-def _voters(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that draw the samples for minimum Bayes risk. Raises ValueError."""
-    if mbr < 2:
-        raise ValueError(f"mbr is {mbr}; give the number of samples that are compared, at least 2.")
-    if settings.get("beam_size") not in (None, 1):
-        raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
-    if not 1 <= n_best <= mbr:
-        raise ValueError(f"n_best is {n_best}, of {mbr} samples; it can be 1 to {mbr}.")
-    temperature = MBR_TEMPERATURE if settings.get("temperature") is None else settings["temperature"]
-    return {**settings, "sample": True, "n_best": mbr, "beam_size": 1, "temperature": temperature}
 
 
 def load(run: RunPath, device: str = "cpu", precision: Precision | Literal["auto"] = "auto", workers: int = 0) -> Model:

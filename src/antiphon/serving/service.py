@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from antiphon.config import GenerationConfig, generation_settings
+from antiphon.consensus import by_consensus, voters
 from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
 from antiphon.engine.process import Hosted
 from antiphon.engine.request import Failure, Finished, Priority, Progress, Returned, Times
@@ -45,14 +46,15 @@ ANYBODY = Client()
 @dataclass(frozen=True)
 class Ask:
     """Texts to answer. model: None is the first one served. settings: those of GenerationConfig that are not the
-    model's own (None: its own). stop: an output ends before the first of these that is complete.
-    timeout: seconds, at most the server's.
+    model's own (None: its own). mbr: so many samples are drawn, and the n best are those most like all (`consensus`).
+    stop: an output ends before the first of these that is complete. timeout: seconds, at most the server's.
     """
 
     texts: Sequence[str]
     model: str | None = None
     prefix: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    mbr: int | None = None
     split: Literal["none", "sentence"] = "none"
     language: str = "en"  # of the texts, for splitting them
     stop: Sequence[str] = ()
@@ -121,11 +123,17 @@ class Service:
             return await self._aligned(ask, plans, client)
         with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
             ended = [[await _finished(next(tickets)) for _ in plan.sources] for plan in plans]
-        return [plan.answer(found) for plan, found in zip(plans, ended, strict=True)]
+
+        def answers() -> list[Answer]:
+            return [plan.answer(found) for plan, found in zip(plans, ended, strict=True)]
+
+        return answers() if ask.mbr is None else await asyncio.to_thread(answers)
 
     async def stream(self, ask: Ask, client: Client = ANYBODY) -> AsyncGenerator[Delta | Answer, None]:
         """Deltas of the answer to the one text, which make up its text, and at the end the answer. What is refused is
         told before the first of them."""
+        if ask.mbr is not None:
+            raise invalid("mbr: its samples are compared when all have ended, so there is nothing to stream.", "mbr")
         if ask.settings.get("n_best") is None:
             ask = replace(ask, settings=dict(ask.settings) | {"n_best": 1})
         (plan,) = await aside(ask.texts, partial(self._plan, ask))
@@ -221,14 +229,17 @@ class Service:
         current().asked(name, ask.texts)
         if len(ask.texts) > self.settings.max_texts:
             raise invalid(f"text: at most {self.settings.max_texts} texts, found {len(ask.texts)}.", "text")
-        settings, prefix = self.check_settings(name, ask.settings, ask.prefix)
+        asked, kept = _asked_settings(ask, side)
+        settings, prefix = self.check_settings(name, asked, ask.prefix)
         seconds = min(ask.timeout or math.inf, self.settings.timeout)
         plans = []
         for text in ask.texts:
             segments = _segments(text, ask, side.facts.tags)
             sources = [tuple(self.check_length(name, sentence)) for sentence in segments.sources]
             plans.append(
-                _Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), time.monotonic() + seconds)
+                _Plan(
+                    name, side, settings, kept, prefix, segments, sources, tuple(ask.stop), time.monotonic() + seconds
+                )
             )
         return plans
 
@@ -338,11 +349,13 @@ class _Count:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One text on its way: its sentences as ids, and how they are put together again."""
+    """One text on its way: its sentences as ids, and how they are put together again. kept: of the samples that are
+    compared, how many are wanted; None: nothing is compared."""
 
     model: str
     side: TextSide
     settings: GenerationConfig
+    kept: int | None
     prefix: tuple[int, ...]
     segments: Segments
     sources: list[tuple[int, ...]]
@@ -351,7 +364,7 @@ class _Plan:
 
     def answer(self, ended: Sequence[Finished]) -> Answer:
         """The sentences' results as one."""
-        found = [[self.side.output(hypothesis) for hypothesis in end.hypotheses] for end in ended]
+        found = [self._outputs(end) for end in ended]
         if not found:
             return Answer([_stopped(replace(BLANK, text=self.segments.join([])), self.stop)], [], 0)
         count = max(map(len, found))
@@ -360,6 +373,13 @@ class _Plan:
         sentences = list(zip(self.segments.sentences, ranked[0], strict=True))
         current().answered(sum(map(len, self.sources)), outputs, ended)
         return Answer(outputs, sentences, sum(map(len, self.sources)), overall([end.times for end in ended]))
+
+    def _outputs(self, end: Finished) -> list[Output]:
+        """Of one sentence, best first."""
+        outputs = [self.side.output(hypothesis) for hypothesis in end.hypotheses]
+        if self.kept is None:
+            return outputs
+        return [outputs[place] for place in by_consensus([output.text for output in outputs])[: self.kept]]
 
     async def follow(self, tickets: Iterable[Ticket]) -> AsyncIterator[Delta | Answer]:
         """Deltas in the order of the sentences, and the answer."""
@@ -421,6 +441,19 @@ class _Writer:
             return ""
         fresh, self._shown = cut[len(self._shown) :], cut
         return fresh
+
+
+def _asked_settings(ask: Ask, side: TextSide) -> tuple[dict[str, Any], int | None]:
+    """The settings to decode with, and of samples that are compared how many are wanted."""
+    if ask.mbr is None:
+        return ask.settings, None
+    if ask.alignments:
+        raise invalid("alignments: can be had for what a beam or greedy search finds, not with mbr.", "alignments")
+    kept = ask.settings.get("n_best") or side.config.generation.n_best
+    try:
+        return voters(ask.mbr, kept, ask.settings), kept
+    except ValueError as error:
+        raise invalid(str(error), "mbr") from None
 
 
 def _segments(text: str, ask: Ask, tags: Sequence[str]) -> Segments:

@@ -17,6 +17,7 @@ from antiphon.text_side import Output, TextSide
 from antiphon.words import Word
 
 WIDEST = 32  # beam_size and n_best
+MOST_VOTERS = 64  # of mbr
 
 
 class Search(BaseModel):
@@ -40,14 +41,16 @@ class Search(BaseModel):
 class GenerateRequest(Search):
     """What to answer, and how.
 
-    prefix: what every output begins with. split: sentence takes a long text apart and keeps its layout. alignments:
-    attention of each output token over the source's. words: how probable each word of an output is. stream:
-    server-sent events, for one text and its best output. timeout: seconds after which nobody waits any more.
+    prefix: what every output begins with. mbr: so many outputs are drawn, and those most like all of them are the best.
+    split: sentence takes a long text apart and keeps its layout. alignments: attention of each output token over the
+    source's. words: how probable each word of an output is. stream: server-sent events, for one text and its best
+    output. timeout: seconds after which nobody waits any more.
     """
 
     text: str | Annotated[list[str], Field(min_length=1)]
     model: str | None = None
     prefix: str = ""
+    mbr: int | None = Field(None, ge=2, le=MOST_VOTERS)
     split: Literal["none", "sentence"] = "none"
     language: str = Field("en", max_length=35)
     stop: list[Annotated[str, Field(min_length=1)]] = Field([], max_length=16)
@@ -250,7 +253,7 @@ def _search(body: Search) -> dict[str, Any]:
 
 def _ask(body: GenerateRequest) -> Ask:
     texts = [body.text] if isinstance(body.text, str) else body.text
-    same = body.model_dump(include={"model", "prefix", "split", "language", "stop", "alignments", "timeout"})
+    same = body.model_dump(include={"model", "prefix", "mbr", "split", "language", "stop", "alignments", "timeout"})
     return Ask(texts, settings=_search(body), **same)
 
 
