@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -147,6 +148,17 @@ class Training:
         return [Measurement((self,), task) for task in self.tasks]
 
     @property
+    def begun_with(self) -> Path:
+        """The settings as they were when it was begun."""
+        return self.out / "settings.toml"
+
+    @property
+    def trained(self) -> bool:
+        """It has come to its end."""
+        metrics = self.out / "metrics.jsonl"
+        return metrics.exists() and '"kept"' in metrics.read_text(encoding="utf-8").splitlines()[-1]
+
+    @property
     def done(self) -> bool:
         return all(measurement.done for measurement in self.measurements)
 
@@ -183,7 +195,11 @@ class Measurement:
 
     @property
     def done(self) -> bool:
-        return self.report.exists()
+        """It was measured, and with this search."""
+        if not self.report.exists():
+            return False
+        found = json.loads(self.report.read_text(encoding="utf-8"))
+        return bool(found.get("search") == self.recipe.searched)
 
     def figure(self, name: str = "") -> float:
         """What was measured."""
@@ -202,6 +218,25 @@ def read_recipe(folder: Path) -> Recipe:
         sys.exit(f"{folder / 'recipe.toml'}: is no recipe ({error}).")
 
 
+def refuse_other_settings(job: Training) -> None:
+    """Ends the program where a model was begun with other settings than its recipe has now."""
+    if not job.begun_with.exists():
+        return
+    before, now = (_settings(file) for file in (job.begun_with, job.settings))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            sys.exit(
+                f"{job.out}: was begun with {name} {before.get(name, 'left out')}, and in {job.settings} it is "
+                f"{now.get(name, 'left out')}; remove the folder to train anew, or take the setting back."
+            )
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """The values in a file of settings, by table.key."""
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
+
+
 def train(job: Training, stopped: Event) -> None:
     """Trains and measures on one core. What it says goes to a log beside the model."""
     job.out.mkdir(parents=True, exist_ok=True)
@@ -214,11 +249,13 @@ def train(job: Training, stopped: Event) -> None:
     if (job.out / "config.json").exists():
         words.append("--resume")  # with the settings that it was begun with
     else:
+        shutil.copy(job.settings, job.begun_with)
         words += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
-        stopped_now = _watched(words, stopped, stdout=log, stderr=log)
+        if not job.trained and _watched(words, stopped, stdout=log, stderr=log):
+            return
     for measurement in job.measurements:
-        if not stopped_now and not stopped.is_set():
+        if not (measurement.done or stopped.is_set()):
             measure(measurement, stopped)
 
 
@@ -260,9 +297,9 @@ def measure(job: Measurement, stopped: Event) -> None:
     with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
         if _watched(evaluate, stopped, stdout=report, stderr=log):
             return
-        if own := score(recipe, pairs, outputs, log):
-            found = json.loads(unfinished.read_text(encoding="utf-8")) | own
-            unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        found = json.loads(unfinished.read_text(encoding="utf-8")) | score(recipe, pairs, outputs, log)
+        told = json.dumps(found | {"search": recipe.searched}, ensure_ascii=False, indent=2)
+        unfinished.write_text(told + "\n", encoding="utf-8")
     unfinished.replace(job.report)
 
 
@@ -445,6 +482,7 @@ def main() -> None:
     for job in jobs:
         for pattern in (recipe.train, recipe.measured):
             job.pairs(pattern, *job.tasks)
+        refuse_other_settings(job)
     try_score(recipe)
     ensembles = []
     if options.ensemble:

@@ -115,7 +115,18 @@ def test_a_table_is_made_once_with_what_was_measured(
     assert "--seeds 1 2 --ensemble" in written
     weights = {file: file.stat().st_mtime_ns for file in kept.rglob("model.safetensors")}
     assert make(table, toy, monkeypatch, "--seeds", "1", "2", "--ensemble") == written
+    recipe = toy / "recipe.toml"
+    recipe.write_text(TOY.replace("[published", "[search]\nbeam = 2\n[published"), encoding="utf-8")
+    assert "beam 2" in make(table, toy, monkeypatch, "--seeds", "1", "2", "--ensemble")
+    assert {
+        json.loads(file.read_text())["search"]["beam"] for file in kept.rglob("*.json") if "report" in file.name
+    } == {2}
     assert {file: file.stat().st_mtime_ns for file in kept.rglob("model.safetensors")} == weights
+    (toy / "transformer.toml").write_text(SMALL.replace("max_steps = 3", "max_steps = 4"), encoding="utf-8")
+    with pytest.raises(
+        SystemExit, match=r"upper-1: was begun with training.max_steps 3, and in .*transformer.toml it is 4; "
+    ):
+        make(table, toy, monkeypatch, "--seeds", "1")
 
 
 @pytest.mark.slow
