@@ -50,7 +50,10 @@ def pairwise_chrf(texts: Sequence[str]) -> "Floats":
     for order in range(1, ORDER + 1):
         counts = _counts(squeezed, order)
         totals = counts.sum(1)
-        common = np.array([np.minimum(row, counts).sum(1) for row in counts])
+        present = [row.nonzero()[0] for row in counts]
+        common = np.array(
+            [np.minimum(row[own], counts[:, own]).sum(1) for row, own in zip(counts, present, strict=True)]
+        )
         both = (totals[:, None] > 0) & (totals > 0)
         floor = np.maximum(totals, 1)
         precision += both * common / floor[:, None]
