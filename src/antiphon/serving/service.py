@@ -231,16 +231,12 @@ class Service:
             raise invalid(f"text: at most {self.settings.max_texts} texts, found {len(ask.texts)}.", "text")
         asked, kept = _asked_settings(ask, side)
         settings, prefix = self.check_settings(name, asked, ask.prefix)
-        seconds = min(ask.timeout or math.inf, self.settings.timeout)
+        deadline = time.monotonic() + min(ask.timeout or math.inf, self.settings.timeout)
         plans = []
         for text in ask.texts:
             segments = _segments(text, ask, side.facts.tags)
             sources = [tuple(self.check_length(name, sentence)) for sentence in segments.sources]
-            plans.append(
-                _Plan(
-                    name, side, settings, kept, prefix, segments, sources, tuple(ask.stop), time.monotonic() + seconds
-                )
-            )
+            plans.append(_Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), deadline, kept))
         return plans
 
     @property
@@ -355,12 +351,12 @@ class _Plan:
     model: str
     side: TextSide
     settings: GenerationConfig
-    kept: int | None
     prefix: tuple[int, ...]
     segments: Segments
     sources: list[tuple[int, ...]]
     stop: tuple[str, ...]
     deadline: float
+    kept: int | None = None
 
     def answer(self, ended: Sequence[Finished]) -> Answer:
         """The sentences' results as one."""
