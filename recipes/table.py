@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from safetensors import safe_open
 
+from antiphon.config import load_config
 from antiphon.data.pairs import Pair, iter_pairs, read_lines
 
 ROOT = Path(__file__).parent.parent
@@ -156,7 +157,7 @@ class Training:
     def trained(self) -> bool:
         """It has come to its end."""
         metrics = self.out / "metrics.jsonl"
-        return metrics.exists() and '"kept"' in metrics.read_text(encoding="utf-8").splitlines()[-1]
+        return metrics.exists() and '"kept"' in metrics.read_text(encoding="utf-8")
 
     @property
     def done(self) -> bool:
@@ -220,7 +221,7 @@ def read_recipe(folder: Path) -> Recipe:
 
 def refuse_other_settings(job: Training) -> None:
     """Ends the program where a model was begun with other settings than its recipe has now."""
-    if not job.begun_with.exists():
+    if not (job.begun_with.exists() and (job.out / "config.json").exists()):
         return
     before, now = (_settings(file) for file in (job.begun_with, job.settings))
     for name in sorted(before.keys() | now.keys()):
@@ -470,6 +471,10 @@ def main() -> None:
     for file in settings:
         if not file.exists():
             sys.exit(f"{file}: there is no such model in the recipe.")
+        try:
+            load_config(None, file)
+        except ValueError as error:
+            sys.exit(str(error))
     if options.together and len(recipe.tags) != len(recipe.tasks):
         sys.exit(f"{recipe.home / 'recipe.toml'}: --together needs a tag for each of {len(recipe.tasks)} tasks.")
     tasks = tuple(options.only or recipe.tasks)

@@ -108,6 +108,9 @@ def test_the_whole_must_be_right_and_no_part_on_the_way(tmp_path: Path) -> None:
     for order in (words, words[::-1]):
         assert load_config("tiny", None, order).training.max_steps == 0
     assert with_overrides(load_config("tiny", None), words).training.max_minutes == 5
+    for other in ("model.d_modle=3", "model.num_heads=3"):
+        with pytest.raises(ValueError, match=f"^--set {other}: "):
+            load_config("tiny", None, [*words, other])
     file = tmp_path / "settings.toml"
     file.write_text("[training]\nmax_steps = 0\n", encoding="utf-8")
     assert load_config("tiny", file, words[1:]).training.max_minutes == 5

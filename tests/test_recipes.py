@@ -151,6 +151,9 @@ def test_one_model_for_all_tasks_is_measured_on_each(
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"recurrent\.toml: there is no such model"):
         make(table, toy, monkeypatch, "--model", "recurrent")
+    (toy / "broken.toml").write_text("[model]\nd_modle = 3\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"broken\.toml: setting 'model\.d_modle' is not known"):
+        make(table, toy, monkeypatch, "--model", "broken")
     recipe = toy / "recipe.toml"
     recipe.write_text(recipe.read_text(encoding="utf-8").replace('"U", ', ""), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"recipe\.toml: --together needs a tag for each of 2 tasks"):

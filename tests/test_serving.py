@@ -65,6 +65,7 @@ def test_one_text_may_be_given_alone_and_a_blank_one_has_a_blank_answer(client: 
         ({"text": "a", "beam_sise": 3}, "beam_sise"),
         ({"text": "a", "mbr": 1}, "mbr"),
         ({"text": "a", "mbr": 4, "beam_size": 4}, "mbr compares samples, not the hypotheses of a beam"),
+        ({"text": "a", "mbr": 4, "sample": False}, "mbr draws samples, and sample is false"),
         ({"text": "a", "mbr": 4, "n_best": 5}, "it can be 1 to 4"),
         ({"text": "a", "mbr": 4, "alignments": True}, "not with mbr"),
         ({"text": "a", "mbr": 4, "stream": True}, "nothing to stream"),

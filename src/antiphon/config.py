@@ -9,7 +9,6 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -254,12 +253,28 @@ def _layered(tables: Mapping[str, Any], layers: Sequence[Layer]) -> Config:
     whole = tables
     for _, layer in layers:
         whole = _merge(whole, layer)
-    with suppress(ValidationError):
+    wrong = _errors(whole)
+    if wrong is None:
         return Config.model_validate(whole)
     for place, layer in layers:
         tables = _merge(tables, layer)
-        _checked(tables, place)
+        found = _errors(tables)
+        if found and _signature(wrong)[0] in _signature(found):
+            raise ValueError(_explain(wrong, place, Config))
     raise AssertionError("the last layer makes the whole")
+
+
+def _errors(tables: Mapping[str, Any]) -> ValidationError | None:
+    try:
+        Config.model_validate(tables)
+    except ValidationError as error:
+        return error
+    return None
+
+
+def _signature(error: ValidationError) -> list[tuple[Any, str]]:
+    """What is wrong, and where, of each."""
+    return [(one["loc"], one["msg"]) for one in error.errors()]
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

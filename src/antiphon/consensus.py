@@ -25,6 +25,8 @@ def voters(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, Any]
         raise ValueError(f"mbr is {mbr}; give the number of samples that are compared, at least 2.")
     if settings.get("beam_size") not in (None, 1):
         raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
+    if settings.get("sample") is False:
+        raise ValueError("mbr draws samples, and sample is false; leave out one of them.")
     if not 1 <= n_best <= mbr:
         raise ValueError(f"n_best is {n_best}, of {mbr} samples; it can be 1 to {mbr}.")
     temperature = TEMPERATURE if settings.get("temperature") is None else settings["temperature"]
