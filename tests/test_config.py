@@ -74,6 +74,10 @@ def test_a_value_that_cannot_be_is_shown_with_its_name(word: str, what: str) -> 
         (["model.d_model=36", "model.num_heads=4"], "rotary positions need an even head width"),
         (["model.encoder=gru", "model.decoder=gru", "model.d_model=31"], "d_model (31) must be even"),
         (["model.copying=true"], "model.copying needs one vocabulary for both sides; set tokenizer.joint to true"),
+        (
+            ["model.decoder=lstm", "model.attention=monotone", "model.copying=true", "tokenizer.joint=true"],
+            "a decoder with monotone attention cannot copy",
+        ),
         (["generation.n_best=3"], "n_best (3) is larger than beam_size (1)"),
         (["generation.max_length=3", "generation.min_length=4"], "min_length (4) is larger than max_length (3)"),
     ],

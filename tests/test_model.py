@@ -1,5 +1,8 @@
 """The parts of a model, one at a time; what they do together is in tests/laws."""
 
+import math
+from itertools import combinations_with_replacement
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +14,8 @@ from antiphon.ids import PAD
 from antiphon.model.attention import HIDDEN, attend, causal_bias, mask_bias
 from antiphon.model.copying import KEYS, TOKENS, Copying
 from antiphon.model.dropout import Dropout, Noise
-from antiphon.model.layers import FeedForward, TokenEmbedding
+from antiphon.model.layers import FeedForward, Memory, TokenEmbedding
+from antiphon.model.monotone import MonotoneAttention
 from antiphon.model.positions import RelativePositions, RotaryPositions, SinusoidalPositions, rotate
 from antiphon.model.recurrent import RecurrentLayer
 from antiphon.model.seq2seq import build
@@ -218,3 +222,30 @@ def test_what_is_copied_is_the_same_to_the_bit_beside_others_and_with_padding() 
             for row in range(rows):
                 alone = (part[source : source + 1, row : row + 1].clone() for part in (logits, features))
                 assert torch.equal(copying.mix(*alone, kept, exact=True)[0, 0], found[source, row])
+
+
+@torch.no_grad()
+def test_a_text_s_probability_is_the_sum_over_all_places_that_only_move_forward() -> None:
+    """Monotone attention, by enumerating every path through the source that never goes back."""
+    torch.manual_seed(0)
+    attention = MonotoneAttention(8, Dropout(0.0, Noise())).double()
+    output = torch.randn(7, 8, dtype=torch.float64)
+    values, features = torch.randn(1, 5, 8, dtype=torch.float64), torch.randn(1, 3, 8, dtype=torch.float64)
+    mask = torch.tensor([[True] * 4 + [False]])
+    memory, target = Memory(values, mask, values[:, 0], torch.ones(1, 5)), [6, 4, 3]
+
+    log_probs = attention(features, memory, torch.tensor([[2, 6, 4]]), lambda x: x @ output.T)
+
+    moves = attention.query(features)[0] @ attention.key(values)[0].T * 8**-0.5
+    expected = 0.0
+    for path in combinations_with_replacement(range(4), len(target)):
+        probability, before = 1.0, 0
+        for step, (place, token) in enumerate(zip(path, target, strict=True)):
+            ways = [(moves[step, to] + attention.farness[to - before]).item() for to in range(before, 4)]
+            probability *= math.exp(ways[place - before]) / sum(map(math.exp, ways))
+            seen = torch.tanh(attention.view(features)[0, step] + attention.sight(values)[0, place])
+            probability *= float(torch.softmax(output @ seen, dim=0)[token])
+            before = place
+        expected += probability
+    assert float(log_probs[0].gather(1, torch.tensor(target).unsqueeze(1)).sum()) == pytest.approx(math.log(expected))
+    torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(1, 3, dtype=torch.float64))

@@ -32,6 +32,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "recurrent": {"encoder": "gru", "decoder": "lstm"},
     "recurrent decoder": {"decoder": "gru", "attention": "dot", "input_feeding": False},
     "copying": {"copying": True},
+    "recurrent, monotone": {"encoder": "lstm", "decoder": "lstm", "attention": "monotone"},
     "recurrent, copying": {"encoder": "gru", "decoder": "lstm", "copying": True},
 }
 needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")

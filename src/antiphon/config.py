@@ -47,10 +47,14 @@ class ModelConfig(Table):
     decoder: Architecture | Literal["ssru"] = Field(
         "transformer", description="kind of decoder; ssru: a transformer with a recurrence for its self-attention"
     )
-    attention: Literal["additive", "dot", "none"] = Field(
-        "additive", description="how a recurrent decoder looks at the source; none: through one vector"
+    attention: Literal["additive", "dot", "monotone", "none"] = Field(
+        "additive",
+        description="how a recurrent decoder looks at the source; monotone: at places that only move forward, for "
+        "spellings and sounds; none: through one vector",
     )
-    input_feeding: bool = Field(True, description="give a recurrent decoder what it attended to one step before")
+    input_feeding: bool = Field(
+        True, description="tell a recurrent decoder what it attended to one step before; not where that is monotone"
+    )
     bidirectional: bool = Field(True, description="a recurrent encoder reads in both directions")
     d_model: int = Field(256, ge=2, description="width of embeddings and layers")
     d_ff: int = Field(1024, ge=1, description="width inside a feed-forward layer")
@@ -69,6 +73,8 @@ class ModelConfig(Table):
 
     @model_validator(mode="after")
     def _check_widths(self) -> Self:
+        if self.attention == "monotone" and self.copying and self.decoder in ("gru", "lstm"):
+            raise ValueError("a decoder with monotone attention cannot copy; set copying to false, or attention to dot")
         if self.encoder != "transformer" and self.bidirectional and self.d_model % 2:
             raise ValueError(
                 f"d_model ({self.d_model}) must be even for an encoder that reads in both directions, half of it each; "

@@ -33,6 +33,7 @@ def _architectures() -> dict[str, ModelConfig]:
     """Every encoder with every decoder, its attention, its input feeding, and the positions where needed."""
     decoders: dict[str, dict[str, Any]] = {name: {"decoder": name} for name in ("transformer", "ssru")}
     for kind in RECURRENT:
+        decoders[f"{kind}-monotone"] = {"decoder": kind, "attention": "monotone"}
         for attention in ("additive", "dot"):
             for feeding in (True, False):
                 name = f"{kind}-{attention}{'-feeding' if feeding else ''}"
@@ -63,6 +64,7 @@ FAMILIES = (
     "transformer>ssru-rotary",
     "transformer>ssru-copying",
     "lstm>gru-none",
+    "gru>lstm-monotone",
 )
 
 

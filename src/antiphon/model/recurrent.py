@@ -12,6 +12,7 @@ from antiphon.model.attention import RecurrentAttention
 from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import Memory, TokenEmbedding, at_least_float32, score_tokens
+from antiphon.model.monotone import PLACES, MonotoneAttention
 from antiphon.model.positions import Frame
 from antiphon.model.state import DecodeState
 
@@ -141,6 +142,7 @@ class RecurrentDecoder(nn.Module):
         input_feeding: bool,
         output: Tensor,
         copying: Copying | None,
+        monotone: MonotoneAttention | None,
         dropout: Dropout,
     ) -> None:
         super().__init__()
@@ -158,6 +160,7 @@ class RecurrentDecoder(nn.Module):
         self.output = output
         self.head: nn.Module | None = None
         self.copying = copying
+        self.monotone = monotone
         self.dropout = dropout
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
@@ -205,7 +208,12 @@ class RecurrentDecoder(nn.Module):
                 past["context"] = torch.zeros_like(memory.summary)
         if self.copying is not None:
             shared |= self.copying.kept(memory)
-        return DecodeState(shared, past, memory.mask.sum(1).tolist(), dict.fromkeys(shared, 1))
+        ragged = [*shared]
+        if self.monotone is not None:
+            shared, places = self.monotone.start(memory, len(self.output))
+            past |= places
+            ragged = [*shared, *places]
+        return DecodeState(shared, past, memory.mask.sum(1).tolist(), dict.fromkeys(ragged, 1))
 
     def step(self, state: DecodeState, tokens: Tensor) -> Tensor:
         """tokens (N,), the last of each row -> logits (N, V); the rows of `state` grow older by one."""
@@ -227,6 +235,11 @@ class RecurrentDecoder(nn.Module):
             if state.keep_attention:
                 state.attention = state.unfold(weights)[:, None, None, :]
         state.ages = [age + 1 for age in state.ages]
+        if self.monotone is not None:
+            log_probs = self.monotone.step(x, tokens, state, self.logits)
+            if state.keep_attention:
+                state.attention = state.past[PLACES][:, None, None, :].clone()  # what is past moves with its rows
+            return log_probs
         return self.logits(x) if self.copying is None else self.copying.step(self.logits(x), x, state)
 
     def _start_hidden(self, memory: Memory) -> list[Hidden]:

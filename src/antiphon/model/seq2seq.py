@@ -12,6 +12,7 @@ from antiphon.model.attention import RecurrentAttention, SelfAttention
 from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout, Noise
 from antiphon.model.layers import Memory, TokenEmbedding
+from antiphon.model.monotone import MonotoneAttention
 from antiphon.model.positions import Positions, RelativePositions, RotaryPositions, SinusoidalPositions
 from antiphon.model.recurrent import SSRU, RecurrentDecoder, RecurrentEncoder
 from antiphon.model.state import DecodeState
@@ -29,12 +30,14 @@ class Decoder(Protocol):
     """Predicts a target from a memory: all of it with teacher forcing, or word by word.
 
     output: the weights (V, D) that turn features into logits. head: a layer that does so in their place, or None.
-    copying: None, or what makes log-probabilities of logits by adding those of copied tokens.
+    copying: None, or what makes log-probabilities of logits by adding those of copied tokens. monotone: None, or what
+    makes log-probabilities of features, by a sum over the places of the source.
     """
 
     output: Tensor
     head: nn.Module | None
     copying: Copying | None
+    monotone: MonotoneAttention | None
 
     def features(self, memory: Memory, target_in: Tensor) -> Tensor:
         """target_in (B, T) -> (B, T, D)."""
@@ -79,8 +82,12 @@ class Seq2Seq(nn.Module):
         return self.predict(self.encoder(source, source_mask), target_in)
 
     def predict(self, memory: Memory, target_in: Tensor) -> Tensor:
-        """Teacher forcing after a memory: target_in (B, T) -> logits (B, T, V); log-probabilities, if it copies."""
+        """Teacher forcing after a memory: target_in (B, T) -> logits (B, T, V); log-probabilities, if it copies or is
+        monotone."""
         features = self.decoder.features(memory, target_in)
+        if self.decoder.monotone is not None:
+            log_probs: Tensor = self.decoder.monotone(features, memory, target_in, self.decoder.logits)
+            return log_probs
         logits, copying = self.decoder.logits(features), self.decoder.copying
         return logits if copying is None else copying.mix(logits, features, copying.kept(memory))
 
@@ -139,7 +146,9 @@ def _encoder(config: ModelConfig, embedding: TokenEmbedding, dropout: Dropout) -
 def _decoder(config: ModelConfig, embedding: TokenEmbedding, output: Tensor, dropout: Dropout) -> nn.Module:
     copying = Copying(config.d_model) if config.copying else None
     if config.decoder not in ("transformer", "ssru"):
-        attention = None if config.attention == "none" else RecurrentAttention(config.d_model, config.attention)
+        soft = config.attention in ("additive", "dot")
+        attention = RecurrentAttention(config.d_model, config.attention) if soft else None
+        monotone = MonotoneAttention(config.d_model, dropout) if config.attention == "monotone" else None
         return RecurrentDecoder(
             embedding,
             config.decoder,
@@ -148,6 +157,7 @@ def _decoder(config: ModelConfig, embedding: TokenEmbedding, output: Tensor, dro
             config.input_feeding,
             output,
             copying,
+            monotone,
             dropout,
         )
     shape = (config.d_model, config.num_heads, config.d_ff, config.feed_forward)

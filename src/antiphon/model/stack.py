@@ -14,6 +14,7 @@ from antiphon.kernels import stack
 from antiphon.model.copying import Copying
 from antiphon.model.int8 import Int8GatedFeedForward, Int8Linear, PackedNorm, PackedSelfAttention, PackedSSRU
 from antiphon.model.layers import Memory, TokenEmbedding
+from antiphon.model.monotone import MonotoneAttention
 from antiphon.model.positions import Positions
 from antiphon.model.state import DecodeState
 from antiphon.model.transformer import TransformerDecoder, TransformerEncoder
@@ -73,6 +74,7 @@ class PackedDecoder(nn.Module):
         self.plain = plain
         self.output, self.head = plain.output, plain.head
         self.copying: Copying | None = None
+        self.monotone: MonotoneAttention | None = None
         self.recurrent = isinstance(plain.layers[0].attention, PackedSSRU)
         self.places = Places(plain.positions, plain.output.shape[1])
         self.layers = (stack.Layer * len(plain.layers))(*(_decoder_layer(layer) for layer in plain.layers))

@@ -17,6 +17,7 @@ from antiphon.model.attention import (
 from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import FeedForward, Memory, TokenEmbedding, score_tokens
+from antiphon.model.monotone import MonotoneAttention
 from antiphon.model.positions import Frame, Positions
 from antiphon.model.slots import KeyValues, MemorySlots, PastSlots, Slots
 from antiphon.model.state import DecodeState
@@ -116,6 +117,7 @@ class TransformerDecoder(nn.Module):
         self.output = output
         self.head: nn.Module | None = None
         self.copying = copying
+        self.monotone: MonotoneAttention | None = None
         self.in_slots = False  # keys and values of past tokens lie in Slots
         self.dropout = dropout
 

@@ -23,7 +23,7 @@ class Architecture:
     encoder: str
     bidirectional: bool
     decoder: str
-    attention: Literal["multi-head", "additive", "dot", "none"]
+    attention: Literal["multi-head", "additive", "dot", "monotone", "none"]
     encoder_layers: int
     decoder_layers: int
     d_model: int

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from antiphon.data.batches import Batch
+from antiphon.ids import PAD
 from antiphon.model.layers import at_least_float32
 from antiphon.model.seq2seq import Seq2Seq
 
@@ -94,6 +95,8 @@ def batch_loss(model: Seq2Seq, batch: Batch, smoothing: float, dtype: torch.dtyp
     """Teacher forcing: `cross_entropy` of a batch, over its real target tokens. dtype: bfloat16 is autocast."""
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         memory = model.encoder(batch.source, batch.source_mask)
+        if model.decoder.monotone is not None:
+            return _of_log_probs(model.predict(memory, batch.target_in), batch.target_out, smoothing)
         features = model.decoder.features(memory, batch.target_in)
         copying = model.decoder.copying
         ways = None if copying is None else copying.of_targets(features, memory, batch.target_out)
@@ -102,3 +105,11 @@ def batch_loss(model: Seq2Seq, batch: Batch, smoothing: float, dtype: torch.dtyp
         ways = ways.flatten(0, 1).index_select(0, real)
     features = features.flatten(0, 1).index_select(0, real)
     return cross_entropy(features, model.output, batch.target_out.flatten()[real], smoothing, dtype, ways)
+
+
+def _of_log_probs(log_probs: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """As `cross_entropy`, of log-probabilities (B, T, V) and targets (B, T), where 0 is padding."""
+    real = targets != PAD
+    nll = -log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)[real].sum(dtype=torch.float64)
+    spread = -log_probs.mean(2)[real].sum(dtype=torch.float64)
+    return (1 - smoothing) * nll + smoothing * spread, nll.detach()

@@ -83,7 +83,9 @@ function explain({ architecture, path }) {
   const way =
     attention === "multi-head"
       ? `It does so in each of its layers, with several heads: each looks in its own way. Here there ${count(attended.length, "layer")} with ${attended[0]?.length === 1 ? "one head" : `${attended[0]?.length} heads`}.`
-      : `What it looks at depends on its state: ${attention === "dot" ? "a dot product" : "a small network"} compares that with each vector${encoder === "transformer" ? "" : " that the encoder made"}.`
+      : attention === "monotone"
+        ? "Here a weight is the probability of a place: the next piece is made at one of them, and places only move forward."
+        : `What it looks at depends on its state: ${attention === "dot" ? "a dot product" : "a small network"} compares that with each vector${encoder === "transformer" ? "" : " that the encoder made"}.`
   return `At each step the decoder looks back at the source, and takes a mean of its vectors in which some weigh more than others. A row of the table is one step, and its weights add up to 1. ${way}`
 }
 
