@@ -305,6 +305,19 @@ def test_a_precision_that_the_machine_cannot_do_is_a_sentence_or_not_chosen(monk
         choose_precision("bfloat16", model, batch)
 
 
+def test_a_run_that_this_machine_cannot_go_on_with_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("tiny", None, ["training.max_steps=1", "training.precision=bfloat16", "model.d_model=16"])
+    out, pairs, wanted = tmp_path / "run", random_pairs(9), iter([False])
+    train(pairs, out, dev=pairs, config=config, wanted=lambda: next(wanted))
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("could not create a primitive descriptor for the LSTM")
+
+    monkeypatch.setattr(precision, "batch_loss", fails)
+    with pytest.raises(ValueError, match=r"run: is trained in bfloat16, .* resume it on one that can"):
+        train(pairs, out, dev=pairs, resume=True)
+
+
 def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     model = build(tiny(), VOCAB, VOCAB, False)
     torch.nn.init.constant_(next(model.parameters()), math.nan)
@@ -409,10 +422,10 @@ def test_the_average_is_the_mean_of_the_last_weights(tmp_path: Path) -> None:
 
 
 def test_the_average_does_not_depend_on_when_a_run_was_stopped(tmp_path: Path) -> None:
-    trained(tmp_path / "whole", steps=9, validations=4, average=2)
+    config = settings(max_steps=9, validations=4, average=2)
+    trainer(tmp_path / "whole", config).fit()
     for steps in (3, 2, 3, 9):
         left = iter([True] * steps + [False])
-        config = settings(max_steps=9, validations=4, average=2)
         trainer(tmp_path / "stopped", config, wanted=lambda left=left: next(left)).fit()  # type: ignore[misc]
     found, expected = (checkpoint.validated(tmp_path / run / "checkpoints", 2) for run in ("stopped", "whole"))
     assert [path.name for path in found] == [path.name for path in expected]

@@ -13,10 +13,14 @@ WORTH = 1.1  # bfloat16 must be so much faster to be chosen
 HOPELESS = 4  # times slower in a small product: there is only a reference implementation of bfloat16
 
 
+class PrecisionError(ValueError):
+    """This machine cannot compute in it."""
+
+
 def choose_precision(wanted: TrainingPrecision, model: Seq2Seq, batch: Batch) -> torch.dtype:
     """What to compute in: the faster for "auto", else what is wanted; all of the model stays as it was.
 
-    Raises ValueError where bfloat16 is wanted and this machine cannot do it.
+    Raises PrecisionError where bfloat16 is wanted and this machine cannot do it.
     """
     if wanted == "float32":
         return torch.float32
@@ -32,7 +36,7 @@ def _tried(model: Seq2Seq, batch: Batch) -> torch.dtype:
     try:
         _pass(model, batch, torch.bfloat16)
     except RuntimeError as error:
-        raise ValueError(
+        raise PrecisionError(
             "training.precision is bfloat16, in which this machine cannot train this model; set it to float32, or to "
             f"auto. (Found: {str(error).splitlines()[0]})"
         ) from None

@@ -21,7 +21,7 @@ from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
-from antiphon.training.precision import choose_precision
+from antiphon.training.precision import PrecisionError, choose_precision
 from antiphon.training.validator import Validator
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes", "patience")  # what may change when a run is resumed
@@ -130,9 +130,7 @@ def _prepare(
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
     facts = _facts(data, dev_data, config, tags)
     model = Model.new(config, tokenizers, facts)
-    model.network.to(run.find_device(config.training.device))
-    first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
-    precision = choose_precision(config.training.precision, model.network.train(), first)
+    precision = _precision(model, data, config)
     decided = {
         "metric": _metric(config.training.metric, tokenizers),
         "precision": str(precision).removeprefix("torch."),
@@ -161,9 +159,22 @@ def _resume(
             "resume with the same files."
         )
     model = Model.new(config, tokenizers, facts)
-    model.network.to(run.find_device(config.training.device))
+    try:
+        _precision(model, data, config)
+    except PrecisionError:
+        raise ValueError(
+            f"{out}: is trained in bfloat16, in which this machine cannot train this model; resume it on one that can, "
+            "or train anew with training.precision=float32."
+        ) from None
     model.save_config(out)
     return model, data, _encode(dev_pairs, tokenizers, config, "dev data")
+
+
+def _precision(model: Model, data: EncodedPairs, config: Config) -> torch.dtype:
+    """In what to compute; the model goes to its device."""
+    model.network.to(run.find_device(config.training.device))
+    first = next(data.batches(config.training.batch_tokens, config.training.seed, 0)).to(model.network.device)
+    return choose_precision(config.training.precision, model.network.train(), first)
 
 
 def _stored_config(out: Path, config: Config | None) -> Config:
