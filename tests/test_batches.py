@@ -16,6 +16,7 @@ from antiphon.data import batches
 from antiphon.data import pairs as reading
 from antiphon.data.batches import EncodedPairs, Ragged, padding_share
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
+from antiphon.data.swaps import Swaps
 from antiphon.ids import BOS, EOS, PAD
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 
@@ -181,3 +182,39 @@ def test_ragged_lists_come_back_with_their_ends(lists: list[list[int]], unwritte
         ragged = Ragged(lists)
     assert [ragged[index] for index in range(len(lists))] == [[*ids, EOS] for ids in lists]
     assert ragged.lengths.tolist() == [len(ids) + 1 for ids in lists]
+
+
+@given(st.lists(words, min_size=1, max_size=20), st.integers(0, 9), st.floats(0, 1))
+def test_pairs_with_swapped_words_are_translated_as_ever(sources: list[str], seed: int, share: float) -> None:
+    """A target says every word of its source twice; but a, b and c are pairs by themselves."""
+    meaning = dict(zip("abc", "bca", strict=True))
+
+    def translated(source: str) -> str:
+        told = source.split()
+        return " ".join(meaning[word] for word in (told if len(told) == 1 else told * 2))
+
+    data = encoded([Pair(source, translated(source)) for source in ["a", "b", "c", *sources]])
+    swaps = Swaps(data)
+    for batch in data.batches(30, 1, 0):
+        swapped = swaps.swapped(batch, share, [seed])
+        assert all(target == translated(source) for source, target in decoded(swapped))
+        shifted = swapped.target_out[:, :-1].masked_fill(swapped.target_out[:, :-1] == EOS, PAD)
+        assert torch.equal(swapped.target_in[:, 1:], shifted)
+        assert all(map(torch.equal, swapped, swaps.swapped(batch, share, [seed])))
+
+
+def test_a_word_that_stands_alone_comes_into_other_pairs() -> None:
+    """Never more than its share of them, and nothing but the word is changed."""
+    data = encoded([Pair("a", "a"), Pair("c", "c"), *[Pair("b a b", "b b a")] * 400])
+    batch = data.batch(np.arange(2, 402))
+    found = decoded(Swaps(data).swapped(batch, 0.5, [1]))
+    assert set(found) == {Pair("b a b", "b b a"), Pair("b c b", "b b c")}
+    assert 60 < found.count(Pair("b c b", "b b c")) < 140  # half of them, and every other to itself
+    assert decoded(Swaps(data).swapped(batch, 0.0, [1])) == decoded(batch)
+
+
+def test_a_word_of_two_meanings_is_not_swapped() -> None:
+    data = encoded([Pair("a", "a"), Pair("a", "b"), Pair("b", "b"), Pair("c", "c"), Pair("a a", "a a")])
+    assert set(Swaps(data).target_of) == {tokenizers().source.encode(word)[0] for word in "bc"}
+    with pytest.raises(ValueError, match="1 of its pairs are a token each side"):
+        Swaps(encoded([Pair("a", "a"), Pair("b c", "c")]))

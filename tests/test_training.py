@@ -189,7 +189,10 @@ def test_data_that_cannot_be_used_is_told_before_anything_is_written(tmp_path: P
         ValueError, match=r"no pair can be used: of 2, 1 have an empty side and 1 have more than 2 tokens"
     ):
         train([Pair("a b c", "a b c"), Pair(" ", "a")], tmp_path / "run", dev=[Pair("a", "a")], config=config)
-    config = changed(config, {"training": {"device": "gpu", "max_length": 9}})
+    config = changed(config, {"training": {"max_length": 9, "swap_words": 0.5}})
+    with pytest.raises(ValueError, match=r"0 of its pairs are a token each side"):
+        train(random_pairs(9, shortest=2), tmp_path / "run", dev=[Pair("a", "a")], config=config)
+    config = changed(config, {"training": {"device": "gpu", "swap_words": 0.0}})
     with pytest.raises(ValueError, match=r"device (is )?'gpu'"):
         train(random_pairs(9), tmp_path / "run", dev=[Pair("a", "a")], config=config)
     assert not (tmp_path / "run").exists()
@@ -422,7 +425,7 @@ def test_the_average_is_the_mean_of_the_last_weights(tmp_path: Path) -> None:
 
 
 def test_the_average_does_not_depend_on_when_a_run_was_stopped(tmp_path: Path) -> None:
-    config = settings(max_steps=9, validations=4, average=2)
+    config = settings(max_steps=9, validations=4, average=2, swap_words=0.5)
     trainer(tmp_path / "whole", config).fit()
     for steps in (3, 2, 3, 9):
         left = iter([True] * steps + [False])

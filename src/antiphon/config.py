@@ -114,6 +114,9 @@ class TrainingConfig(Table):
     patience: int = Field(10, ge=0, description="validations without a gain before stopping; 0: never")
     average: int = Field(5, ge=1, description="last checkpoints averaged at the end; 1: none")
     max_length: int = Field(256, ge=1, description="pairs with more tokens on a side are left out, and counted")
+    swap_words: float = Field(
+        0.0, ge=0, le=1, description="share of pairs in which a word becomes another; both are pairs by themselves"
+    )
     dev_pairs: int = Field(
         1000, ge=1, description="pairs set aside when no dev set is given, at most; never over a tenth"
     )

@@ -16,6 +16,7 @@ import torch
 from antiphon import files
 from antiphon.config import TrainingConfig
 from antiphon.data.batches import Batch, EncodedPairs
+from antiphon.data.swaps import Swaps
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.training import checkpoint
 from antiphon.training.checkpoint import Progress
@@ -115,10 +116,13 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """The batches from where the run stands, epoch after epoch."""
         progress, config = self.progress, self.config
+        swaps = Swaps(self.data) if config.swap_words else None
         while True:
             for batch in self.data.batches(config.batch_tokens, config.seed, progress.epoch, progress.batches):
                 progress.batches += 1
                 progress.pairs += len(batch.source)
+                if swaps is not None:
+                    batch = swaps.swapped(batch, config.swap_words, [config.seed, progress.epoch, progress.batches])
                 yield batch.to(self.model.device)
             progress.epoch += 1
             progress.batches = progress.pairs = 0

@@ -15,6 +15,7 @@ from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.mixture import tags_of
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
+from antiphon.data.swaps import Swaps
 from antiphon.run import Model
 from antiphon.text_side import CHECKPOINTS, METRICS, Facts
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
@@ -128,6 +129,8 @@ def _prepare(
     tokenizers = train_tokenizers(train_pairs, config.tokenizer)
     data = _encode(train_pairs, tokenizers, config, "training data")
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
+    if config.training.swap_words:
+        Swaps(data)  # refuses data without such words, while nothing is written
     facts = _facts(data, dev_data, config, tags)
     model = Model.new(config, tokenizers, facts)
     precision = _precision(model, data, config)
