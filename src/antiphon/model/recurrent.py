@@ -2,7 +2,8 @@
 
 Without attention the decoder knows the source through one vector alone, the encoder's summary, from which its first
 hidden state is made (Sutskever et al. 2014; Cho et al. 2014). With attention it also looks at the memory at each step
-(Bahdanau et al. 2015; Luong et al. 2015), and with input feeding it is told what it attended to one step before.
+(Bahdanau et al. 2015; Luong et al. 2015), and with input feeding it is told what it attended to one step before. Where
+attention is monotone (monotone.py) it writes without looking, and what it writes is read at every place of the source.
 """
 
 import torch
