@@ -249,3 +249,17 @@ def test_a_text_s_probability_is_the_sum_over_all_places_that_only_move_forward(
         expected += probability
     assert float(log_probs[0].gather(1, torch.tensor(target).unsqueeze(1)).sum()) == pytest.approx(math.log(expected))
     torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(1, 3, dtype=torch.float64))
+
+
+def test_a_token_that_is_impossible_at_every_place_leaves_what_follows_a_number() -> None:
+    """Monotone attention, in float32, with probabilities that are 0 and 1."""
+    torch.manual_seed(0)
+    attention = MonotoneAttention(8, Dropout(0.0, Noise()))
+    output = (1e4 * torch.randn(7, 8)).requires_grad_()
+    values, features = torch.randn(2, 5, 8), torch.randn(2, 20, 8)
+    memory = Memory(values, torch.ones(2, 5, dtype=torch.bool), values[:, 0], torch.ones(2, 5))
+    log_probs = attention(features, memory, torch.randint(3, 7, (2, 20)), lambda x: x @ output.T)
+    log_probs.sum().backward()  # type: ignore[no-untyped-call]
+    assert (log_probs.exp() == 0).any() or (log_probs < -80).any()
+    gradients = [output.grad, *(parameter.grad for parameter in attention.parameters())]
+    assert all(part is not None and part.isfinite().all() for part in (log_probs, *gradients))

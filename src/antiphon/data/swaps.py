@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from antiphon.data.batches import Batch, EncodedPairs
+from antiphon.ids import UNK
 
 
 class Swaps:
@@ -20,8 +21,9 @@ class Swaps:
     def __init__(self, data: EncodedPairs) -> None:
         alone = np.flatnonzero((data.sources.lengths == 2) & (data.targets.lengths == 2)).tolist()
         told: dict[int, set[int]] = {}
-        for index in alone:
-            told.setdefault(data.sources[index][0], set()).add(data.targets[index][0])
+        for source, target in ((data.sources[index][0], data.targets[index][0]) for index in alone):
+            if UNK not in (source, target):
+                told.setdefault(source, set()).add(target)
         self.target_of = {source: min(targets) for source, targets in told.items() if len(targets) == 1}
         if len(self.target_of) < 2:
             raise ValueError(

@@ -1,8 +1,9 @@
 """Hard monotonic attention: each token of the target is made at one place of the source, and places only move forward.
 
 Which places they are is never told. The decoder keeps how probable each of them is, after the tokens that were written,
-and a token's probability is the sum over all (Wu and Cotterell 2019, with their first-order alignments). For spellings,
-sounds and inflections: every token is scored at every place, so time and memory grow with source length x vocabulary.
+and a token's probability is the sum over all (Wu and Cotterell 2019, with their first-order alignments): in logarithms,
+as every one may be improbable. For spellings, sounds and inflections: every token is scored at every place, so that time
+and memory grow with source length x vocabulary.
 """
 
 from collections.abc import Callable
@@ -39,39 +40,43 @@ class MonotoneAttention(nn.Module):
         moves = self._moves(features, self.key(memory.values), memory.mask)
         chances = self._chances(features, self.sight(memory.values), score)
         written = target_in[:, 1:, None, None].expand(-1, -1, chances.shape[2], 1)
-        fitting = chances[:, :-1].gather(3, written).squeeze(3)
+        fitting = _log(chances[:, :-1].gather(3, written).squeeze(3))
         places = [moves[:, 0, 0]]
         for move, chance in zip(moves[:, 1:].unbind(1), fitting.unbind(1), strict=True):
-            places.append(_moved(_known(places[-1], chance), move))
-        return _log((torch.stack(places, dim=1).unsqueeze(2) @ chances).squeeze(2))
+            places.append(_moved(places[-1] + chance, move))
+        return _summed(torch.stack(places, dim=1), chances)
 
     def start(self, memory: Memory, vocab_size: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What decoding needs of each source, and of each row: the place of its last token, the first one as yet."""
-        places = torch.zeros_like(memory.mask, dtype=at_least_float32(memory.values).dtype)
-        places[:, 0] = 1
+        places = torch.full_like(memory.mask, HIDDEN, dtype=at_least_float32(memory.values).dtype)
+        places[:, 0] = 0
         shared = {KEYS: self.key(memory.values), SIGHTS: self.sight(memory.values), MASK: memory.mask}
-        return shared, {PLACES: places, CHANCES: places.unsqueeze(2).repeat(1, 1, vocab_size)}
+        return shared, {PLACES: places, CHANCES: torch.ones_like(places).unsqueeze(2).repeat(1, 1, vocab_size)}
 
     def step(self, features: Tensor, tokens: Tensor, state: DecodeState, score: Score) -> Tensor:
         """features (N, D), the last token of each row (N,) -> log-probabilities (N, V); the state's places move on."""
         shared, past = state.shared, state.past
         length = shared[MASK].shape[1]  # longer sources may have left
-        before, known = past[PLACES][:, :length], past[CHANCES][:, :length]
-        fitting = known.gather(2, tokens[:, None, None].expand(-1, length, 1)).squeeze(2)
         folded = state.fold(features)
-        move = state.unfold(self._moves(folded, shared[KEYS], shared[MASK]))
-        places = past[PLACES] = _moved(_known(before, fitting), move)
-        chances = past[CHANCES] = state.unfold(self._chances(folded, shared[SIGHTS], score))
-        return _log((places.unsqueeze(1) @ chances).squeeze(1))
+        hidden = ~state.unfold(shared[MASK].unsqueeze(1).expand(-1, folded.shape[1], -1))
+        fitting = past[CHANCES][:, :length].gather(2, tokens[:, None, None].expand(-1, length, 1)).squeeze(2)
+        before = (past[PLACES][:, :length] + _log(fitting)).masked_fill(hidden, HIDDEN)
+        past[PLACES] = _moved(before, state.unfold(self._moves(folded, shared[KEYS], shared[MASK])))
+        past[CHANCES] = state.unfold(self._chances(folded, shared[SIGHTS], score))
+        return _summed(past[PLACES].unsqueeze(1), past[CHANCES].unsqueeze(1)).squeeze(1)
+
+    def weights(self, state: DecodeState) -> Tensor:
+        """How probable each place is for the last step's token (N, S)."""
+        return state.past[PLACES].exp()
 
     def _moves(self, features: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """features (B, T, D), keys (B, S, D), mask (B, S) -> how probable each move from place to place is
+        """features (B, T, D), keys (B, S, D), mask (B, S) -> log-probabilities of each move from place to place
         (B, T, S, S)."""
         wished = at_least_float32(self.query(features) @ keys.transpose(1, 2)) * keys.shape[-1] ** -0.5
         place = torch.arange(keys.shape[1], device=keys.device)
         ahead = place - place.unsqueeze(1)
         scores = wished.unsqueeze(2) + self.farness[ahead.clamp(0, FARTHEST)]
-        return torch.softmax(scores.masked_fill((ahead < 0) | ~mask[:, None, None], HIDDEN), dim=3)
+        return torch.log_softmax(scores.masked_fill((ahead < 0) | ~mask[:, None, None], HIDDEN), dim=3)
 
     def _chances(self, features: Tensor, sights: Tensor, score: Score) -> Tensor:
         """features (B, T, D), sights (B, S, D) -> how probable each token is at each place (B, T, S, V)."""
@@ -79,15 +84,15 @@ class MonotoneAttention(nn.Module):
         return torch.softmax(at_least_float32(score(self.dropout(seen))), dim=3)
 
 
-def _known(places: Tensor, chance: Tensor) -> Tensor:
-    """places (B, S) before a token, its probability at each (B, S) -> the places after it was written (B, S)."""
-    both = places * (chance + torch.finfo(places.dtype).tiny)
-    return both / both.sum(1, keepdim=True)
-
-
 def _moved(places: Tensor, move: Tensor) -> Tensor:
-    """places (B, S), move (B, S, S) -> (B, S)."""
-    return (places.unsqueeze(1) @ move).squeeze(1)
+    """places (B, S), unscaled, and move (B, S, S) -> places (B, S), all logarithms."""
+    return torch.log_softmax(torch.logsumexp(places.unsqueeze(2) + move, dim=1), dim=1)
+
+
+def _summed(places: Tensor, chances: Tensor) -> Tensor:
+    """Logarithms of places (B, T, S), chances (B, T, S, V) -> log-probabilities (B, T, V)."""
+    with torch.autocast(places.device.type, enabled=False):
+        return _log((places.exp().unsqueeze(2) @ chances).squeeze(2))
 
 
 def _log(probabilities: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from antiphon.model.attention import RecurrentAttention
 from antiphon.model.copying import Copying
 from antiphon.model.dropout import Dropout
 from antiphon.model.layers import Memory, TokenEmbedding, at_least_float32, score_tokens
-from antiphon.model.monotone import PLACES, MonotoneAttention
+from antiphon.model.monotone import MonotoneAttention
 from antiphon.model.positions import Frame
 from antiphon.model.state import DecodeState
 
@@ -239,7 +239,7 @@ class RecurrentDecoder(nn.Module):
         if self.monotone is not None:
             log_probs = self.monotone.step(x, tokens, state, self.logits)
             if state.keep_attention:
-                state.attention = state.past[PLACES][:, None, None, :].clone()  # what is past moves with its rows
+                state.attention = self.monotone.weights(state)[:, None, None, :]
             return log_probs
         return self.logits(x) if self.copying is None else self.copying.step(self.logits(x), x, state)
 
