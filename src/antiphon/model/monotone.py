@@ -2,7 +2,7 @@
 
 Which places they are is never told. The decoder keeps how probable each of them is, after the tokens that were written,
 and a token's probability is the sum over all (Wu and Cotterell 2019, with their first-order alignments): in logarithms,
-as every one may be improbable. For spellings, sounds and inflections: every token is scored at every place, so that time
+as every one may be improbable. For spellings, sounds and inflections: every token is scored at every place, so time
 and memory grow with source length x vocabulary.
 """
 
