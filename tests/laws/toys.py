@@ -63,8 +63,8 @@ FAMILIES = (
     "lstm>gru-dot",
     "transformer>ssru-rotary",
     "transformer>ssru-copying",
-    "lstm>gru-none",
     "gru>lstm-monotone",
+    "lstm>gru-none",
 )
 
 
