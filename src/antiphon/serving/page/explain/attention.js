@@ -80,13 +80,14 @@ function explain({ architecture, path }) {
   const attended = path[0]?.attention ?? []
   if (!attended.length)
     return `This decoder has no attention. It never looks back at the pieces of the source: all that it knows of them is the one vector of ${width} numbers with which it begins. That is hard for it, and the harder the longer the text, as each further piece has to share the same numbers. Choose a model with attention to see the difference.`
+  const table = "A row of the table is one step, and its weights add up to 1."
+  if (attention === "monotone")
+    return `Each next piece is made at one place of the source, and places only move forward; which they are is never told. The decoder keeps how probable each of them is. ${table}`
   const way =
     attention === "multi-head"
       ? `It does so in each of its layers, with several heads: each looks in its own way. Here there ${count(attended.length, "layer")} with ${attended[0]?.length === 1 ? "one head" : `${attended[0]?.length} heads`}.`
-      : attention === "monotone"
-        ? "Here a weight is the probability of a place: the next piece is made at one of them, and places only move forward."
-        : `What it looks at depends on its state: ${attention === "dot" ? "a dot product" : "a small network"} compares that with each vector${encoder === "transformer" ? "" : " that the encoder made"}.`
-  return `At each step the decoder looks back at the source, and takes a mean of its vectors in which some weigh more than others. A row of the table is one step, and its weights add up to 1. ${way}`
+      : `What it looks at depends on its state: ${attention === "dot" ? "a dot product" : "a small network"} compares that with each vector${encoder === "transformer" ? "" : " that the encoder made"}.`
+  return `At each step the decoder looks back at the source, and takes a mean of its vectors in which some weigh more than others. ${table} ${way}`
 }
 
 /**
