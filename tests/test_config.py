@@ -78,6 +78,7 @@ def test_a_value_that_cannot_be_is_shown_with_its_name(word: str, what: str) -> 
             ["model.decoder=lstm", "model.attention=monotone", "model.copying=true", "tokenizer.joint=true"],
             "a decoder with monotone attention cannot copy",
         ),
+        (["model.attention=monotone"], "attention 'monotone' is for decoders of gru or lstm, not transformer"),
         (["generation.n_best=3"], "n_best (3) is larger than beam_size (1)"),
         (["generation.max_length=3", "generation.min_length=4"], "min_length (4) is larger than max_length (3)"),
     ],
@@ -127,6 +128,8 @@ def test_a_value_for_a_whole_table_is_refused_whatever_is_set_in_it_later(tmp_pa
     file.write_text("model = 3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=f"^{file}: setting 'model' is 3: "):
         load_config("tiny", file, ["model.d_model=64"])
+    with pytest.raises(ValueError, match=r"setting 'model\.d_model' is "):
+        load_config("tiny", None, ['model.d_model={"x": 1}'])
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,12 @@ class ModelConfig(Table):
 
     @model_validator(mode="after")
     def _check_widths(self) -> Self:
-        if self.attention == "monotone" and self.copying and self.decoder in ("gru", "lstm"):
+        if self.attention == "monotone" and self.decoder not in ("gru", "lstm"):
+            raise ValueError(
+                f"attention 'monotone' is for decoders of gru or lstm, not {self.decoder}; set decoder, or another "
+                "attention"
+            )
+        if self.attention == "monotone" and self.copying:
             raise ValueError("a decoder with monotone attention cannot copy; set copying to false, or attention to dot")
         if self.encoder != "transformer" and self.bidirectional and self.d_model % 2:
             raise ValueError(
@@ -287,14 +292,14 @@ def _signature(error: ValidationError) -> list[tuple[Any, str]]:
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the second over the first; what should have been a table stays, to be refused."""
+    """The tables of both, the second over the first; what should have been a table stays, to be refused."""
     merged = dict(under)
-    for key, value in over.items():
-        old = merged.get(key, {})
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            merged[key] = _merge(old, value)
-        elif not isinstance(value, Mapping):
-            merged[key] = value
+    for name, table in over.items():
+        old = merged.get(name, {})
+        if isinstance(table, Mapping) and isinstance(old, Mapping):
+            merged[name] = {**old, **table}
+        elif not isinstance(table, Mapping):
+            merged[name] = table
     return merged
 
 
