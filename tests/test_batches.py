@@ -107,6 +107,17 @@ def test_what_goes_in_is_what_comes_out_shifted_by_the_go(pairs: list[Pair], bud
             assert all(id == PAD for id in row[row.index(EOS) + 1 :])
 
 
+@given(some_pairs, st.integers(1, 60), budgets)
+def test_parts_of_a_batch_are_its_rows_within_a_smaller_budget(pairs: list[Pair], budget: int, smaller: int) -> None:
+    for batch in encoded(pairs).batches(budget, 1, 0):
+        parts = batch.parts(smaller)
+        for side, whole in enumerate(batch):
+            assert torch.equal(torch.cat([part[side] for part in parts]), whole)
+        for part in parts:
+            rows, longest = len(part.source), max(side.shape[1] for side in part)
+            assert rows == 1 or rows * longest <= smaller
+
+
 def test_a_batch_knows_its_mask_and_its_tokens() -> None:
     batch = encoded([Pair("a b", "c"), Pair("a", "b c a")]).batch(np.array([0, 1]))
     assert batch.source_mask.tolist() == [[True, True, True], [True, True, False]]

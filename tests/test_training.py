@@ -260,6 +260,17 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path: Path) -> No
         torch.testing.assert_close(found, weights(models[0])[name], rtol=1e-9, atol=1e-9)
 
 
+def test_a_batch_in_parts_teaches_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with float64():
+        data = encoded(random_pairs(30))
+        models = [build(tiny(dropout=0.0), VOCAB, VOCAB, False) for _ in range(2)]
+        for model, at_once in zip(models, (1000, 10), strict=True):
+            monkeypatch.setattr(loop, "AT_ONCE", at_once)
+            trainer(tmp_path / str(at_once), settings(batch_tokens=100, max_steps=6), model, data=data).fit()
+    for name, found in weights(models[1]).items():
+        torch.testing.assert_close(found, weights(models[0])[name], rtol=1e-9, atol=1e-9)
+
+
 def test_the_loss_reported_is_a_mean_over_real_tokens() -> None:
     model = build(tiny(dropout=0.0), VOCAB, VOCAB, False).eval()
     pairs = random_pairs(6)

@@ -50,6 +50,12 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(part.to(device) for part in self))
 
+    def parts(self, tokens: int) -> "list[Batch]":
+        """Its rows in parts as even as can be, of at most so many tokens on the longer side, padding included."""
+        rows = max(1, tokens // max(self.source.shape[1], self.target_in.shape[1]))
+        count = -(-len(self.source) // rows)
+        return [Batch(*part) for part in zip(*(side.tensor_split(count) for side in self), strict=True)]
+
 
 class Ragged:
     """Many lists of ids, one after the other in a temporary file, gone when they are; all are added before one is read.

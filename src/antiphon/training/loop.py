@@ -18,6 +18,7 @@ from antiphon.config import TrainingConfig
 from antiphon.data.batches import Batch, EncodedPairs
 from antiphon.data.swaps import Swaps
 from antiphon.model.seq2seq import Seq2Seq
+from antiphon.model.transformer import TransformerDecoder
 from antiphon.training import checkpoint
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loss import batch_loss
@@ -25,6 +26,7 @@ from antiphon.training.optim import clip_gradients, learning_rate, make_optimize
 
 LIMIT = "the limit"
 SAVE_SECONDS = 300  # a checkpoint at least so often
+AT_ONCE = 2048  # tokens of a batch that a processor has in a transformer together: half the memory of 4096, as fast
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,12 @@ class Trainer:
         rate = learning_rate(config, progress.step, self.share())
         self.model.train()
         nll = 0.0
-        for batch in chosen:
-            loss, part = batch_loss(self.model, batch, config.label_smoothing, self.dtype)
+        in_parts = self.model.device.type == "cpu" and isinstance(self.model.decoder, TransformerDecoder)
+        at_once = AT_ONCE if in_parts else config.batch_tokens
+        for part in (part for batch in chosen for part in batch.parts(at_once)):
+            loss, own = batch_loss(self.model, part, config.label_smoothing, self.dtype)
             (loss / num_tokens).backward()  # type: ignore[no-untyped-call]
-            nll += part.item()
+            nll += own.item()
         norm = clip_gradients(self.model, config.clip_norm).item()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
