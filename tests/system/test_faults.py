@@ -394,6 +394,33 @@ def test_an_engine_that_hangs_is_given_up_at_the_deadline(folder: Path, monkeypa
     assert hung.kind == "late"
 
 
+@pytest.mark.parametrize("length", [1, 1 << 20])  # the second is more than lies in a pipe that nobody reads
+def test_an_engine_that_hangs_is_killed_and_another_begins(
+    length: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "HUNG_SECONDS", 0.5)
+
+    async def ask() -> None:
+        engines = pool.EnginePool(Hosted({"tiny": folder}), 1)
+        await engines.start()
+        (pid,) = engines.pids
+        os.kill(pid, signal.SIGSTOP)
+        wanted = {"model": "tiny", "settings": GenerationConfig(), "max_length": 9}
+        source = (*[5] * length, EOS)
+        ticket = engines.submit(**wanted, source=source, deadline=time.monotonic() + 0.1)
+        assert isinstance(await ticket.end(), Failure)
+        while engines.is_ready:  # until it is dead
+            await asyncio.sleep(0.01)
+        while not engines.is_ready:
+            await asyncio.sleep(0.01)
+        assert engines.pids != [pid]
+        assert isinstance(await engines.submit(**wanted, source=(5, EOS)).end(), Finished)
+        await engines.close()
+
+    asyncio.run(ask())
+
+
 # Models
 
 

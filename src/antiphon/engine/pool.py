@@ -1,13 +1,15 @@
 """Engines for an asyncio program: in this process as a thread, or in processes of their own, one a core.
 
 A request goes to the engine that has the least to do. An engine process that dies fails what it was doing, with a clear
-reason, and is begun again while the others go on.
+reason, and is begun again while the others go on; one that hangs is asked last, and killed before long.
 """
 
 import asyncio
 import logging
+import math
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -39,7 +41,8 @@ log = logging.getLogger(__name__)
 
 LOST = Failure("lost", "the engine ended while it worked on this request; ask again.")
 LATE = Failure("late", "the engine did not answer, and its deadline passed; ask again later.")
-SILENT_SECONDS = 5.0  # that an engine may be silent of a request whose deadline has passed
+SILENT_SECONDS = 5.0  # that an engine may be silent of a request whose deadline has passed, or read nothing
+HUNG_SECONDS = 30.0  # that it may be silent altogether after that
 LONGEST_PAUSE = 30.0  # seconds before an engine that dies again and again is begun again
 CLOSING_SECONDS = 10.0  # that an engine without work may take to end
 CALL_TOKENS = 256  # what a call counts as
@@ -159,7 +162,7 @@ class EnginePool:
         ready = [member for member in self._members if member.ready]
         if not ready:
             raise UnavailableError("no engine is ready yet; ask again in a moment.")
-        return min(ready, key=lambda member: member.load)
+        return min(ready, key=lambda member: (member.is_silent, member.load))
 
 
 def total(statistics: list[Statistics]) -> Statistics:
@@ -175,6 +178,7 @@ class _Member(ABC):
         self.ready = False
         self.tickets: dict[int, Ticket] = {}
         self.load = 0  # tokens asked of it
+        self.is_silent = False  # of a request whose deadline has passed, and of all else since
         self.statistics = Statistics()
 
     @property
@@ -207,6 +211,7 @@ class _Member(ABC):
 
     def received(self, told: list[Delivery], statistics: Statistics) -> None:
         """From the engine."""
+        self.is_silent = False
         self.statistics = statistics
         for id, event in told:
             ticket = self.tickets.get(id)
@@ -226,7 +231,8 @@ class _Member(ABC):
             self.send(ticket.id)
 
     def _give_up_waiting(self, ticket: Ticket) -> None:
-        """The engine hangs, or it would have told that the request is late."""
+        """The engine hangs, or it would have told that the request is late. It answers the cancel if it does not."""
+        self.is_silent = True
         ticket.put(LATE)
         self._cancel(ticket)
 
@@ -292,7 +298,9 @@ class _ProcessMember(_Member):
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        self.is_silent = False
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(SILENT_SECONDS), 0))
         with theirs:
             command = [sys.executable, "-m", "antiphon.engine", str(theirs.fileno())]
             places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
@@ -336,8 +344,25 @@ class _ProcessMember(_Member):
         try:
             if self._pipe is not None:
                 self._pipe.send(message)
+        except BlockingIOError:
+            self._kill()  # it hangs, and has half of the message
         except OSError:
             pass  # it has died, which reading tells at once
+
+    def _give_up_waiting(self, ticket: Ticket) -> None:
+        if not self.is_silent:
+            asyncio.get_running_loop().call_later(HUNG_SECONDS, self._kill_if_silent, self.pid)
+        super()._give_up_waiting(ticket)
+
+    def _kill_if_silent(self, pid: int | None) -> None:
+        if self.is_silent and pid == self.pid:
+            self._kill()
+
+    def _kill(self) -> None:
+        """Reading tells of its end, and another begins."""
+        log.error("an engine process hangs, and is killed")
+        if self._process is not None:
+            self._process.kill()
 
     def _read(self) -> None:
         """Something has come through the pipe, or its end."""
