@@ -139,6 +139,13 @@ def test_html_keeps_its_markup(client: httpx.Client, model: Model) -> None:
     )
 
 
+def test_html_of_many_texts_has_no_more_time_than_another_request(folder: Path) -> None:
+    for address in serve(ServerSettings(runs={"en-fr": folder}, max_texts=1, timeout=1)):
+        with httpx.Client(base_url=address, timeout=60) as client:
+            body = {"q": "<p>ab 01</p>" * 1000, "source": "en", "target": "fr", "format": "html"}
+            refused(client.post("/translate", json=body), "deadline", status=504)
+
+
 def test_html_may_have_more_texts_than_a_request(client: httpx.Client) -> None:
     found = asked(client, q="<li>ab 01</li>" * 11, format="html", alternatives=1)
     assert found["translatedText"].count("</li>") == 11

@@ -462,6 +462,13 @@ def test_a_key_has_so_many_requests_open(folder: Path) -> None:
             assert "this key" in refused.json()["error"]["message"]
             assert client.post(url, json={"text": "ab"}, headers={"x-api-key": ALICE}).status_code == 200
             assert [bob.result().status_code for bob in bobs] == [200, 200]
+            texts = LONG | {"text": ["ab 01"] * 5, "min_length": 50, "max_length": 50}
+            bob, seen = pool.submit(client.post, url, json=texts, headers={"x-api-key": BOB}), set()
+            while not bob.done():
+                seen.add(state.service.pool.outstanding)
+                time.sleep(0.001)
+            assert bob.result().status_code == 200
+            assert max(seen) == 2
 
 
 # Metrics

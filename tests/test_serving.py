@@ -70,12 +70,13 @@ def test_one_text_may_be_given_alone_and_a_blank_one_has_a_blank_answer(client: 
         ({"text": "a", "mbr": 4, "alignments": True}, "not with mbr"),
         ({"text": "a", "mbr": 4, "stream": True}, "nothing to stream"),
         ({"text": "a " * 500}, "at most 20 tokens"),
+        ({"text": "a", "prefix": "a\ud800"}, "prefix: expected Unicode characters"),
     ],
 )
 def test_what_cannot_be_is_refused_with_422_and_the_reason(
     client: TestClient, body: dict[str, object], part: str
 ) -> None:
-    response = client.post("/v1/generate", json=body)
+    response = client.post("/v1/generate", content=json.dumps(body), headers={"content-type": "application/json"})
     assert response.status_code == 422
     assert part in response.text
 
@@ -84,6 +85,13 @@ def test_what_cannot_be_is_refused_with_422_and_the_reason(
 def test_bodies_that_are_no_json_are_refused(client: TestClient, body: bytes) -> None:
     response = client.post("/v1/generate", content=body, headers={"content-type": "application/json"})
     assert 400 <= response.status_code < 500
+
+
+@pytest.mark.parametrize(("body", "kind"), [(b'{"text": "ab"}', "text/plain"), (b"[]", "application/json"), (b"", "")])
+def test_a_body_that_is_no_object_is_told_how_to_be_one(client: TestClient, body: bytes, kind: str) -> None:
+    for path in ("/v1/generate", "/v1/completions"):
+        response = client.post(path, content=body, headers={"content-type": kind})
+        assert "the body is no JSON object; send one" in response.text, path
 
 
 def test_a_tag_is_put_before_each_sentence(folder: Path, model: Model, tmp_path: Path) -> None:
@@ -122,6 +130,37 @@ def test_alternatives_go_on_from_a_prefix_each_with_another_word(client: TestCli
         assert one["word"] in one["output"]["text"]
 
 
+def test_alternatives_go_on_from_a_prefix_with_words_that_are_not_known(tmp_path: Path) -> None:
+    run = train_letters(tmp_path / "words", 'tokenizer.source="words"', 'tokenizer.target="words"')
+    with TestClient(create_app(ServerSettings(runs={"words": run}))) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.02)
+        plain, spaced, unknown = (
+            client.post("/v1/alternatives", json={"text": "ab 01", "prefix": prefix}).json()["alternatives"]
+            for prefix in ("AB", "AB      ", "unknown")
+        )
+    assert len(plain) == 8
+    assert spaced == plain
+    assert len(unknown) == 8
+    assert all(one["output"]["text"].split()[1] == one["word"] for one in unknown)
+
+
+def test_a_model_whose_own_outputs_may_be_longer_than_the_server_s_is_cut(tmp_path: Path) -> None:
+    run = train_letters(tmp_path / "long", "generation.max_length=40", "generation.min_length=9")
+    with TestClient(create_app(ServerSettings(runs={"long": run}, max_output=9))) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.02)
+        for alignments in (False, True):
+            body = client.post("/v1/generate", json={"text": "ab 01", "alignments": alignments}).json()
+            assert len(body["outputs"][0][0]["tokens"]) == 9
+        assert client.post("/v1/generate", json={"text": "ab 01", "max_length": 10}).status_code == 422
+
+
+def test_time_for_attention_is_limited_too(client: TestClient) -> None:
+    asked = {"text": "ab 01", "alignments": True, "timeout": 1e-6}
+    assert client.post("/v1/generate", json=asked).status_code == 504
+
+
 def test_the_first_alternative_is_what_the_model_says_itself(client: TestClient, model: Model) -> None:
     said = model.generate(["ab 02"], max_length=8)[0]
     first = said.split()[0]
@@ -130,7 +169,13 @@ def test_the_first_alternative_is_what_the_model_says_itself(client: TestClient,
 
 
 @pytest.mark.parametrize(
-    "body", [{"text": "a", "count": 0}, {"text": "a " * 500}, {"text": "a", "prefix": "b " * 2000}]
+    "body",
+    [
+        {"text": "a", "count": 0},
+        {"text": "a " * 500},
+        {"text": "a", "prefix": "b " * 2000},
+        {"text": "a", "beam_size": 2, "n_best": 2},
+    ],
 )
 def test_alternatives_that_cannot_be_are_refused(client: TestClient, body: dict[str, object]) -> None:
     assert client.post("/v1/alternatives", json=body).status_code == 422

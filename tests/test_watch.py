@@ -130,9 +130,12 @@ def test_a_run_that_is_gone_is_not_told_any_more(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_read_hide_no_curves(tmp_path: Path) -> None:
     make_run(tmp_path / "run", update(1))
     (tmp_path / "run" / "config.json").write_text("{", encoding="utf-8")
-    (summary,) = Watcher(tmp_path).summaries()
+    watcher = Watcher(tmp_path)
+    (summary,) = watcher.summaries()
     assert "cannot be read" in summary.architecture
     assert summary.step == 1
+    (tmp_path / "run" / "config.json").write_text(Config().model_dump_json(), encoding="utf-8")
+    assert "transformer" in watcher.summaries()[0].architecture
 
 
 @pytest.mark.parametrize(("metric", "best"), [("bleu", (8.0, 2)), ("wer", (3.0, 1)), ("loss", (1.0, 1))])

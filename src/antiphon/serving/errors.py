@@ -42,6 +42,8 @@ def from_validation(error: RequestValidationError) -> RefusedError:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return RefusedError(400, "invalid", f"the body is no JSON ({first.get('ctx', {}).get('error', 'broken')}).")
+    if first["loc"] == ("body",) and first["type"] in ("missing", "model_type", "model_attributes_type"):
+        return invalid("the body is no JSON object; send one, with content-type: application/json.")
     place = shown(".".join(str(part) for part in first["loc"][1:]))
     message = str(first["msg"]).removeprefix("Value error, ").rstrip(".") + "."
     return invalid(f"{place}: {message}" if place else message, place or None)

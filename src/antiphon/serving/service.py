@@ -5,6 +5,7 @@ It knows no HTTP. A long text is split into sentences, each a request of its own
 
 import asyncio
 import math
+import re
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Sequence
@@ -147,14 +148,22 @@ class Service:
                 current().refused = error.reason  # the answer has begun, and its status tells nothing of it
                 raise
 
-    async def call(self, model: str | None, method: str, client: Client = ANYBODY, **arguments: Any) -> Any:
-        """What a method of engine/host.py returns."""
+    async def call(
+        self,
+        model: str | None,
+        method: str,
+        client: Client = ANYBODY,
+        *,
+        timeout: float | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """What a method of engine/host.py returns. timeout: seconds, at most the server's."""
         name, _ = self.side(model)
         current().asked(name)
         with self._counted((), client):
             ticket = self._asked(partial(self.pool.call, name, method, **arguments))
             try:
-                ended = await asyncio.wait_for(ticket.end(), self.settings.timeout)
+                ended = await asyncio.wait_for(ticket.end(), min(timeout or math.inf, self.settings.timeout))
             except TimeoutError:
                 raise RefusedError(504, "late", "the server did not get to it in time; ask again later.") from None
         if isinstance(ended, Failure):
@@ -170,12 +179,13 @@ class Service:
             return []
         (source,) = plan.sources
         asked = {"source": source, "prefix": plan.prefix, "count": count}
-        tokens = await self.call(ask.model, "following", client, **asked)
+        tokens = await self.call(ask.model, "following", client, timeout=ask.timeout, **asked)
         plans = [replace(plan, prefix=(*plan.prefix, token)) for token in tokens]
         with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
             ended = [await _finished(ticket) for ticket in tickets]
         outputs = [plan.answer([one]).outputs[0] for one in ended]
-        found = [Alternative(plan.side.word_after(ask.prefix, output), output) for output in outputs]
+        begun = plan.side.tokenizers.target.decode(plan.prefix)  # as outputs have it: words may be unknown
+        found = [Alternative(plan.side.word_after(begun, output), output) for output in outputs]
         best: dict[str, Alternative] = {}
         for one in sorted(found, key=lambda one: (one.word.probability, one.output.score), reverse=True):
             best.setdefault(one.word.text, one)
@@ -188,7 +198,7 @@ class Service:
         try:
             ids = side.source_ids(text)
         except ValueError as error:
-            raise invalid(str(error), "text") from None
+            raise _misread(error, "text") from None
         if len(ids) - 1 > limit:
             raise RefusedError(
                 422,
@@ -204,7 +214,7 @@ class Service:
         try:
             count = len(side.target_ids(text))
         except ValueError as error:
-            raise invalid(str(error), "target") from None
+            raise _misread(error, "target") from None
         if count > side.config.training.max_length:
             limit = side.config.training.max_length
             raise RefusedError(422, "too_long", f"target: at most {limit} tokens, found {count}.", "target")
@@ -215,13 +225,16 @@ class Service:
         side = self.sides[name]
         try:
             settings = generation_settings(side.config.generation, **asked)
-            ids = tuple(side.prefix_ids(prefix))
         except ValueError as error:
             raise invalid(str(error)) from None
+        try:
+            ids = tuple(side.prefix_ids(prefix))
+        except ValueError as error:
+            raise _misread(error, "prefix") from None
         limit = self.settings.max_output
-        if max(settings.max_length, settings.min_length, len(ids)) > limit:
+        if max(asked.get("max_length") or 0, settings.min_length, len(ids)) > limit:
             raise invalid(f"max_length, min_length, prefix: at most {limit} tokens.", "max_length")
-        return settings, ids
+        return settings.model_copy(update={"max_length": min(settings.max_length, limit)}), ids
 
     def _plan(self, ask: Ask) -> list["_Plan"]:
         """What to ask the engine for; refuses what cannot be."""
@@ -239,10 +252,10 @@ class Service:
             plans.append(_Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), deadline, kept))
         return plans
 
-    @property
-    def _at_once(self) -> int:
+    def _at_once(self, client: Client) -> int:
         """Requests that one client's texts may make at the same time: a long text leaves places for others."""
-        return max(1, self.settings.max_outstanding // 2)
+        half = max(1, self.settings.max_outstanding // 2)
+        return min(half, client.max_outstanding or half)
 
     def _submitted(
         self, plans: Sequence["_Plan"], client: Client, stream: bool = False
@@ -254,7 +267,7 @@ class Service:
             for plan in plans:
                 for source in plan.sources:
                     ahead.append(self._submit(plan, source, client, stream))
-                    if len(ahead) >= self._at_once:
+                    if len(ahead) >= self._at_once(client):
                         yield ahead.popleft()
             while ahead:
                 yield ahead.popleft()
@@ -290,7 +303,7 @@ class Service:
             raise invalid("alignments: can be had for a text that is not split; set split to none.", "alignments")
         plan = plans[0]
         arguments = {"texts": list(ask.texts), "prefix": ask.prefix, "settings": plan.settings.model_dump()}
-        found = await self.call(ask.model, "align", client, **arguments)
+        found = await self.call(ask.model, "align", client, timeout=ask.timeout, **arguments)
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
             shown = [_stopped(Output(**output), plan.stop) for output in outputs]
@@ -300,14 +313,14 @@ class Service:
 
     def _counted(self, plans: Sequence["_Plan"], client: Client) -> "_Count":
         """Holds places for requests, or a call, while they are answered; refuses when there is none."""
-        count = min(sum(len(plan.sources) for plan in plans), self._at_once) if plans else 1
+        count = min(sum(len(plan.sources) for plan in plans), self._at_once(client)) if plans else 1
         if self.draining:
             raise RefusedError(503, "unavailable", "the server is stopping; ask another one.", retry_after=1)
         if not self.pool.is_ready:
             raise RefusedError(503, "unavailable", "the server is not ready yet; ask again soon.", retry_after=1)
         total, own = self._outstanding.total(), self._outstanding[client.name]
         limit = client.max_outstanding
-        if (total and total + count > self.settings.max_outstanding) or (limit and own and own + count > limit):
+        if (total and total + count > self.settings.max_outstanding) or (limit and own + count > limit):
             whose = "the server" if limit is None or own + count <= limit else "this key"
             raise RefusedError(
                 429, "overloaded", f"{whose} has too many requests open; ask again later.", retry_after=self._pause()
@@ -483,6 +496,11 @@ def _joined(segments: Segments, outputs: Sequence[Output]) -> Output:
         token_scores=[score for output in outputs for score in output.token_scores],
         finished=all(output.finished for output in outputs),
     )
+
+
+def _misread(error: ValueError, place: str) -> RefusedError:
+    """For a text that the tokenizer cannot read, by its field."""
+    return invalid(re.sub("^text[ 1]*:", f"{place}:", str(error)), place)
 
 
 async def _finished(ticket: Ticket) -> Finished:

@@ -150,6 +150,7 @@ class _Run:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._config: Config | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -161,7 +162,7 @@ class _Run:
         """Reads the lines that are new; all of them when the file is another one now. A last line that is not whole
         yet waits. Raises OSError when there is no such file any more."""
         stat = (self._folder / METRICS).stat(follow_symlinks=False)
-        if (stat.st_size, stat.st_mtime_ns) == (self._size, self._changed):
+        if self._config is not None and (stat.st_size, stat.st_mtime_ns) == (self._size, self._changed):
             return
         with (self._folder / METRICS).open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino

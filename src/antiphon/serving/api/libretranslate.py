@@ -6,6 +6,7 @@ LibreTranslate does to outputs afterwards (punctuation, capitals, entities) is l
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
@@ -300,9 +301,11 @@ async def _outputs(
     parts = await asyncio.to_thread(_parts, texts, is_html)
     pieces = [f"{route.tag} {piece}" if route.tag else piece for part in parts for piece in part.sentences]
     answers: list[Answer] = []
+    deadline = time.monotonic() + service.settings.timeout
     for start in range(0, len(pieces), service.settings.max_texts):  # HTML may have more pieces than a request texts
         some = pieces[start : start + service.settings.max_texts]
-        ask = Ask(some, model=route.model, settings=settings, split="sentence", language=route.source)
+        left = deadline - time.monotonic()
+        ask = Ask(some, route.model, settings=settings, split="sentence", language=route.source, timeout=left)
         answers += await service.answer(ask, client)
     found = iter(answers)
     together = markup.put_together if is_html else Segments.join

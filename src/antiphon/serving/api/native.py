@@ -202,6 +202,8 @@ def router(service: Service) -> APIRouter:
     @routes.post("/alternatives")
     async def alternatives(body: AlternativesRequest, request: Request) -> AlternativesResponse:
         name, side = service.side(body.model)
+        if (body.n_best or 1) > 1:
+            raise invalid("n_best: one output goes on from each word, and no more; leave it out.", "n_best")
         settings = _search(body) | {"n_best": 1}
         ask = Ask([body.text], name, body.prefix, settings, timeout=body.timeout)
         found = await service.alternatives(ask, body.count, client_of(request))
