@@ -74,6 +74,8 @@ def test_a_tensor_of_another_shape_or_missing_is_named(folder: Path) -> None:
     name = "decoder.norm.weight"
     save_file(tensors | {name: torch.zeros(3)}, folder / run.WEIGHTS)
     assert "tensor 'decoder.norm.weight' is [3], expected [16]" in refusal(folder)
+    save_file(tensors | {"encoder.layers.7.bias": torch.zeros(3)}, folder / run.WEIGHTS)
+    assert "has a tensor 'encoder.layers.7.bias' too many" in refusal(folder)
     del tensors[name]
     save_file(tensors, folder / run.WEIGHTS)
     assert "has no tensor 'decoder.norm.weight'" in refusal(folder)
@@ -143,6 +145,9 @@ def test_an_empty_source_works_beside_others() -> None:
 def test_one_text_instead_of_a_list_is_told() -> None:
     with pytest.raises(ValueError, match="expected a list of texts, found one text"):
         word_model().generate("a b c")
+    wrong: list[Any] = ["a", None]
+    with pytest.raises(ValueError, match="source 2: expected a text, found None"):
+        word_model().generate(wrong)
 
 
 def test_a_setting_that_cannot_be_is_refused() -> None:

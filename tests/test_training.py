@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import random
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from antiphon.run import Model
 from antiphon.text_side import Facts
 from antiphon.tokenizer import train_tokenizers
 from antiphon.training import checkpoint, loop, precision
+from antiphon.training import train as training
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.loss import batch_loss
@@ -195,6 +197,12 @@ def test_data_that_cannot_be_used_is_told_before_anything_is_written(tmp_path: P
     config = changed(config, {"training": {"device": "gpu", "swap_words": 0.0}})
     with pytest.raises(ValueError, match=r"device (is )?'gpu'"):
         train(random_pairs(9), tmp_path / "run", dev=[Pair("a", "a")], config=config)
+    told = r"pair 1: expected Pair\(source, target\), both texts, found \('a', 'b'\)"
+    wrong: list[Any] = [("a", "b")]
+    with pytest.raises(ValueError, match=told):
+        train(wrong, tmp_path / "run")
+    with pytest.raises(ValueError, match=told):
+        train(random_pairs(9), tmp_path / "run", dev=wrong)
     assert not (tmp_path / "run").exists()
 
 
@@ -383,7 +391,7 @@ def test_patience_ends_a_run_and_the_best_is_kept(tmp_path: Path) -> None:
     )
     progress = running.fit()
     assert progress.finished == "no gain in 3 validations"
-    assert (progress.step, progress.best_step, progress.best_score) == (10, 4, 3.0)
+    assert (progress.step, progress.best, progress.best_score) == (10, "the weights of step 4", 3.0)
     assert kept == [2, 4]
     assert [best for *_, best in running.listener.validations] == [True, True, False, False, False]  # type: ignore[attr-defined]
 
@@ -448,6 +456,23 @@ def test_the_average_does_not_depend_on_when_a_run_was_stopped(tmp_path: Path) -
     assert not list((tmp_path / "stopped" / "checkpoints").glob("*.passing"))
 
 
+def test_a_run_that_goes_on_has_the_average_that_it_kept_to_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0, 1.0, 1.0, 2.0, 5.0, 3.0, 4.0])  # four validations and the average, then two
+    told = lambda: Validation(1.0, "exact_match", score := next(scores, 0.0), score)  # noqa: E731
+    monkeypatch.setattr(training, "Validator", lambda *_: told)
+    for limit in (4, 8):
+        config = Config(
+            tokenizer=TokenizerConfig(source="words", target="words", joint=False),
+            model=tiny(),
+            training=settings(metric="exact_match", device="cpu", max_steps=limit, validations=4, average=2),
+        )
+        train(random_pairs(20), tmp_path / "run", config=config, resume=limit > 4)
+        kept = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+        assert (kept["kept"], kept["value"]) == ("the average of the last 2 validated checkpoints", 5.0)
+
+
 def test_a_kill_before_old_checkpoints_are_gone_does_not_change_the_average(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,6 +509,23 @@ def test_a_checkpoint_half_written_is_not_there(moment: str, tmp_path: Path, mon
     restored = checkpoint.restore(tmp_path / "checkpoints", running.model, running.optimizer)
     assert restored is not None
     assert restored.step == step
+
+
+@pytest.mark.parametrize("content", [b"", b'{"x": 1}', b"\x00" * 64])
+@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.PROGRESS])
+def test_a_broken_checkpoint_is_a_sentence(name: str, content: bytes, tmp_path: Path) -> None:
+    running = trained(tmp_path, steps=2)
+    found = checkpoint.newest(tmp_path / "checkpoints")
+    assert found is not None
+    (found / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(found / name)) + r": .*\.$"):
+        checkpoint.restore(tmp_path / "checkpoints", running.model, running.optimizer)
+
+
+def test_tensors_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / ".weights.part").mkdir()
+    with pytest.raises(ValueError, match=r"weights: cannot be written \(.*\); check its rights and the disk's room\.$"):
+        files.write_tensors(tmp_path / "weights", {"x": torch.zeros(2)})
 
 
 def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:

@@ -18,12 +18,16 @@ def write_text(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file. Raises ValueError where it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     aside = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside)
+    try:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside, metadata)
+    except SafetensorError as error:  # what the library makes of an OSError
+        raise ValueError(f"{path}: cannot be written ({error}); check its rights and the disk's room.") from None
     aside.replace(path)
 
 

@@ -71,7 +71,7 @@ def read_curves(metrics_file: Path) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     *whole, _unfinished = text.split("\n")
     for number, line in enumerate(whole, 1):
-        record = _parse(line, f"{metrics_file}, line {number}")
+        record = parse_record(line, f"{metrics_file}, line {number}")
         for name, value in record.items():
             if (name == "loss" or name.startswith("dev_")) and isinstance(value, int | float):
                 curves.setdefault(name, {})[record["step"]] = float(value)
@@ -127,7 +127,8 @@ def _line(axes: "Axes", curve: Curve, name: str, color: str) -> Any:
     return line
 
 
-def _parse(line: str, place: str) -> dict[str, Any]:
+def parse_record(line: str, place: str) -> dict[str, Any]:
+    """A line of metrics.jsonl. Raises ValueError, with the place, for one that is not a JSON object with a step."""
     try:
         record = json.loads(line)
     except ValueError:

@@ -145,6 +145,9 @@ class Model:
         """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output."""
         if isinstance(sources, str):
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
+        for number, source in enumerate(sources, 1):
+            if not isinstance(source, str):
+                raise ValueError(f"source {number}: expected a text, found {source!r:.60}; give texts only.")
         n_best = self.config.generation.n_best if settings.get("n_best") is None else settings["n_best"]
         if mbr is not None:
             settings = voters(mbr, n_best, settings)
@@ -261,8 +264,12 @@ def load_weights(network: Seq2Seq, file: Path, mapped: bool = False) -> None:
         raise ValueError(f"{file}: there are no weights yet; the training has not reached its first validation.")
     try:
         with safe_open(file, framework="pt") as weights, torch.no_grad():
-            names = set(weights.keys())
-            for name, parameter in network.named_parameters():
+            names, parameters = set(weights.keys()), dict(network.named_parameters())
+            if more := names - parameters.keys():
+                raise ValueError(
+                    f"{file}: has a tensor {min(more)!r} too many; it belongs to another model than its {CONFIG} tells."
+                )
+            for name, parameter in parameters.items():
                 if name not in names:
                     raise ValueError(
                         f"{file}: has no tensor {name!r}; it belongs to another model than its {CONFIG} tells."

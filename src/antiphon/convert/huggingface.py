@@ -39,13 +39,11 @@ PARTS = {
 
 def export(model: Model, out: Path) -> None:
     """Writes the folder that `from_pretrained` loads. Raises ValueError for a model that M2M100 cannot compute."""
-    from safetensors.torch import save_file
-
     _check(model)
     backend = _ending_with_eos(model.tokenizers.source)
     tensors = _tensors(model.network, model.config.model.tie_embeddings)
     with files.new_folder(out) as folder:
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        files.write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
         files.write_text(folder / "tokenizer.json", backend.to_str(pretty=True) + "\n")
         for name, settings in (
             ("config.json", _model_settings(model)),

@@ -131,6 +131,16 @@ def read_pairs(
     return StoredPairs(iter_pairs(path, source_key=source_key, target_key=target_key, stdin=stdin))
 
 
+def given_pairs(pairs: PathLike | Sequence[Pair]) -> Sequence[Pair]:
+    """As `read_pairs` of a path, and pairs as they are. Raises DataError for what is neither."""
+    if isinstance(pairs, str | Path):
+        return read_pairs(pairs)
+    for number, pair in enumerate(() if isinstance(pairs, StoredPairs) else pairs, 1):
+        if not (isinstance(pair, Pair) and isinstance(pair.source, str) and isinstance(pair.target, str)):
+            raise DataError(f"pair {number}: expected Pair(source, target), both texts, found {pair!r:.60}; make one.")
+    return pairs
+
+
 def iter_pairs(
     path: PathLike | Sequence[PathLike],
     *,

@@ -1,12 +1,12 @@
 """What a run folder holds, in numbers: for `antiphon inspect`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from antiphon import kernels, tokenizer
 from antiphon.model.packed import WORTH, gain
+from antiphon.plots import parse_record
 from antiphon.run import WEIGHTS, Model
 from antiphon.text_side import CHECKPOINTS, METRICS, RunPath, members_of, read_config, read_facts
 
@@ -60,7 +60,7 @@ def _parameters(weights: Path) -> int:
                 for length in file.get_slice(name).get_shape():
                     size *= length
                 total += size
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{weights}: cannot be read as weights ({error}); train again, or restore the file.") from None
     return total
 
@@ -72,11 +72,9 @@ def _history(metrics: Path) -> dict[str, Any]:
     last: dict[str, Any] = {}
     validations = []
     kept: dict[str, Any] = {}  # of a run that has finished
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # a line that a kill cut short
-            continue
+    *whole, _unfinished = metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(whole, 1):
+        entry = parse_record(line, f"{metrics}, line {number}")
         if "dev_loss" in entry:
             validations.append(entry)
         elif "kept" in entry:

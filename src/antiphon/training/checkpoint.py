@@ -15,6 +15,7 @@ from torch import Tensor
 
 from antiphon import files
 from antiphon.model.seq2seq import Seq2Seq
+from antiphon.run import load_weights
 
 PASSING = ".passing"  # ends the name of a checkpoint between validations
 MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
@@ -25,8 +26,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 class Progress:
     """Where a run stands.
 
-    pairs: of the running epoch, as are batches. seconds: of training, validations included. stale: validations since
-    the best one, whose metric was `best_value`. noise: where dropout's random numbers stand.
+    pairs: of the running epoch, as are batches. seconds: of training, validations included. best: which weights are the
+    best so far, in words; their metric was `best_value`. stale: validations without better ones. noise: where dropout's
+    random numbers stand.
     """
 
     step: int = 0
@@ -38,7 +40,7 @@ class Progress:
     validations: int = 0
     best_score: float | None = None
     best_value: float | None = None
-    best_step: int = 0
+    best: str = ""
     stale: int = 0
     finished: str = ""
     noise: str = ""
@@ -63,7 +65,7 @@ def save(
     files.write_tensors(aside / MODEL, dict(model.named_parameters()))
     files.write_tensors(aside / OPTIMIZER, _moments(model, optimizer))
     progress.noise = model.noise.state()
-    files.write_text(aside / PROGRESS, json.dumps(asdict(progress), indent=2) + "\n")
+    _write_progress(aside, progress)
     aside.rename(folder / (name + PASSING if passing else name))
     averaged = validated(folder, keep)
     for old in checkpoints(folder)[:-1]:
@@ -71,6 +73,17 @@ def save(
             (old / OPTIMIZER).unlink(missing_ok=True)
         else:
             shutil.rmtree(old)
+
+
+def update(folder: Path, progress: Progress) -> None:
+    """Tells the newest checkpoint what has become of the run since."""
+    found = newest(folder)
+    if found is not None:
+        _write_progress(found, progress)
+
+
+def _write_progress(checkpoint: Path, progress: Progress) -> None:
+    files.write_text(checkpoint / PROGRESS, json.dumps(asdict(progress), indent=2) + "\n")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -83,14 +96,25 @@ def validated(folder: Path, keep: int) -> list[Path]:
     return [path for path in checkpoints(folder) if path.suffix != PASSING][-keep:]
 
 
+def newest(folder: Path) -> Path | None:
+    """The checkpoint in `folder` that a run goes on from; None if there is none."""
+    return next((path for path in reversed(checkpoints(folder)) if (path / OPTIMIZER).exists()), None)
+
+
 def restore(folder: Path, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Brings back the newest checkpoint; None if there is none."""
-    found = [path for path in checkpoints(folder) if (path / OPTIMIZER).exists()]
-    if not found:
+    """Brings back the newest checkpoint; None if there is none. Raises ValueError where it is broken or another's."""
+    found = newest(folder)
+    if found is None:
         return None
-    progress = Progress(**json.loads((found[-1] / PROGRESS).read_text(encoding="utf-8")))
-    load_parameters(model, _read(found[-1] / MODEL))
-    stored = _read(found[-1] / OPTIMIZER)
+    try:
+        progress = Progress(**json.loads((found / PROGRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{found / PROGRESS}: is not what training writes ({error}); restore the file, or train anew into another "
+            "folder."
+        ) from None
+    load_weights(model, found / MODEL)
+    stored = _read(found / OPTIMIZER)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -129,6 +153,12 @@ def _moments(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(file)
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{file}: cannot be read ({error}); restore the file, or train anew into another folder."
+        ) from None

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from antiphon import files, run, text_side
 from antiphon.config import Config, Table, generation_settings, load_config
-from antiphon.data.pairs import ChosenPairs, Pair, StoredPairs, iter_pairs, read_pairs, split_pairs
+from antiphon.data.pairs import ChosenPairs, Pair, StoredPairs, given_pairs, iter_pairs, split_pairs
 from antiphon.run import Model
 from antiphon.text_side import RunPath
 from antiphon.training import train as training
@@ -157,10 +157,8 @@ def _split(
     pairs: str | Path | Sequence[Pair], dev: str | Path | Sequence[Pair] | None, config: Config
 ) -> tuple[Collection[Pair], Sequence[Pair]]:
     """(those whose sources are decoded, those to measure on)."""
-    found = read_pairs(pairs) if isinstance(pairs, str | Path) else pairs
-    if dev is None:
-        return split_pairs(found, config.training.dev_pairs)
-    return found, read_pairs(dev) if isinstance(dev, str | Path) else dev
+    found = given_pairs(pairs)
+    return split_pairs(found, config.training.dev_pairs) if dev is None else (found, given_pairs(dev))
 
 
 def _distinct(pairs: Collection[Pair]) -> tuple[ChosenPairs, str]:

@@ -19,6 +19,7 @@ from antiphon.data.batches import Batch, EncodedPairs
 from antiphon.data.swaps import Swaps
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.model.transformer import TransformerDecoder
+from antiphon.plots import parse_record
 from antiphon.training import checkpoint
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loss import batch_loss
@@ -185,7 +186,7 @@ class Trainer:
         best = progress.best_score is None or found.score > progress.best_score
         if best:
             progress.best_score, progress.best_value = found.score, found.value
-            progress.best_step, progress.stale = progress.step, 0
+            progress.best, progress.stale = f"the weights of step {progress.step:,}", 0
             self.keep_best()
         else:
             progress.stale += 1
@@ -212,12 +213,18 @@ class Trainer:
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drops what a stopped run logged after its last checkpoint, and which weights a finished one kept."""
+    """Drops what a stopped run logged after its last checkpoint, and which weights a finished one kept.
+
+    Raises ValueError, with the line, for one that is not what training writes.
+    """
     if not metrics.exists():
         return
     kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-        entry = json.loads(line) if line.endswith("\n") else {"step": step + 1}
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break
+        entry = parse_record(line, f"{metrics}, line {number}")
         if entry["step"] > step:
             break
         if "kept" not in entry:

@@ -1,7 +1,6 @@
 """From pairs to a trained model in a run folder: what `antiphon train` and `antiphon.train` call."""
 
 import json
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from antiphon import run, text_side, tokenizer
 from antiphon.config import Config, MetricName, changed, load_config, preset_for
 from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.mixture import tags_of
-from antiphon.data.pairs import Pair, read_pairs, split_pairs
+from antiphon.data.pairs import Pair, given_pairs, split_pairs
 from antiphon.data.swaps import Swaps
 from antiphon.run import Model
 from antiphon.text_side import CHECKPOINTS, METRICS, Facts
@@ -92,14 +91,14 @@ def train(
         config = _stored_config(out, config)
     else:
         refuse_existing(out)
-    train_pairs: Collection[Pair] = read_pairs(pairs) if isinstance(pairs, str | Path) else pairs
+    train_pairs: Collection[Pair] = given_pairs(pairs)
     if config is None:
         config = load_config(preset_for(len(train_pairs)), None)
     dev_pairs: Collection[Pair]
     if dev is None:
         train_pairs, dev_pairs = split_pairs(train_pairs, config.training.dev_pairs)
     else:
-        dev_pairs = read_pairs(dev) if isinstance(dev, str | Path) else dev
+        dev_pairs = given_pairs(dev)
     if resume:
         prepared = _resume(out, config, train_pairs, dev_pairs)
     else:
@@ -116,6 +115,9 @@ def refuse_existing(out: Path) -> None:
         raise ValueError(f"{out}: there is a run already; go on with it (--resume), or choose another folder.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; choose another folder for the run.")
+    for name in (CHECKPOINTS, METRICS, run.WEIGHTS, run.LOSS_CURVE):
+        if (out / name).exists():
+            raise ValueError(f"{out}: is no run, and has {name}, which would be lost; choose another folder.")
 
 
 def _prepare(
@@ -144,8 +146,6 @@ def _prepare(
         "joint": tokenizers.joint,
     }
     model.side.config = changed(config, {"training": decided, "tokenizer": kinds})
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    (out / METRICS).unlink(missing_ok=True)
     model.save_settings(out)
     return model, data, dev_data
 
@@ -161,6 +161,13 @@ def _resume(
             f"{out}: was trained on other pairs ({facts.train_pairs} then, {len(data)} now, or in another order); "
             "resume with the same files."
         )
+    dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
+    if len(dev_data) != facts.dev_pairs:
+        raise ValueError(
+            f"{out}: was measured on other pairs ({facts.dev_pairs} then, {len(dev_data)} now); resume with the same "
+            "dev pairs."
+        )
+    _refuse_lost(out)
     model = Model.new(config, tokenizers, facts)
     try:
         _precision(model, data, config)
@@ -170,7 +177,19 @@ def _resume(
             "or train anew with training.precision=float32."
         ) from None
     model.save_config(out)
-    return model, data, _encode(dev_pairs, tokenizers, config, "dev data")
+    return model, data, dev_data
+
+
+def _refuse_lost(out: Path) -> None:
+    """Raises ValueError for a run whose checkpoints are gone: it would begin anew, over the weights that it kept. One
+    that was killed before its first checkpoint has been validated once at most."""
+    log = out / METRICS
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    is_begun = bool(text) and text.count('"dev_loss":') <= 1 and '"kept":' not in text
+    if (out / run.WEIGHTS).exists() and not is_begun and checkpoint.newest(out / CHECKPOINTS) is None:
+        raise ValueError(
+            f"{out / CHECKPOINTS}: has no checkpoint to go on from; restore it, or train anew into another folder."
+        )
 
 
 def _precision(model: Model, data: EncodedPairs, config: Config) -> torch.dtype:
@@ -187,7 +206,7 @@ def _stored_config(out: Path, config: Config | None) -> Config:
         return stored
     limits = {name: getattr(config.training, name) for name in LIMITS}
     merged = changed(stored, {"training": limits})
-    for table in ("tokenizer", "model", "training"):
+    for table in ("tokenizer", "model", "training", "generation"):
         for name, wanted in getattr(config, table):
             kept = getattr(getattr(merged, table), name)
             if wanted not in (kept, "auto"):
@@ -234,7 +253,6 @@ def _fit(
 def _keep_better(out: Path, model: Model, validator: Validator, progress: Progress) -> Kept:
     """The average of the last checkpoints, if it is better on the dev set than the best one; else that."""
     config = model.config.training
-    kept = Kept(f"the weights of step {progress.best_step:,}", config.metric, progress.best_value)
     averaged = len(checkpoint.validated(out / CHECKPOINTS, config.average))
     if averaged > 1:
         checkpoint.load_parameters(model.network, checkpoint.average(out / CHECKPOINTS, config.average))
@@ -242,8 +260,11 @@ def _keep_better(out: Path, model: Model, validator: Validator, progress: Progre
             found = validator()
         if progress.best_score is None or found.score > progress.best_score:
             model.save_weights(out)
-            kept = Kept(f"the average of the last {averaged} validated checkpoints", config.metric, found.value)
+            progress.best = f"the average of the last {averaged} validated checkpoints"
+            progress.best_score, progress.best_value = found.score, found.value
+            checkpoint.update(out / CHECKPOINTS, progress)  # a run that goes on has this to beat
     run.load_weights(model.network, out / run.WEIGHTS)
+    kept = Kept(progress.best, config.metric, progress.best_value)
     with (out / METRICS).open("a", encoding="utf-8") as log:
         log.write(json.dumps({"step": progress.step, **asdict(kept)}) + "\n")
     return kept
