@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,13 +236,38 @@ def test_a_run_is_never_overwritten(cli: Cli, trained: Path, tmp_path: Path) -> 
     is_sentence(cli("train", write_pairs(tmp_path / "p.tsv"), "--out", trained), str(trained), "--resume")
     (tmp_path / "file").write_text("x")
     is_sentence(cli("train", tmp_path / "p.tsv", "--out", tmp_path / "file"), "file")
+    other = tmp_path / "other" / "checkpoints" / "of another.pt"
+    other.parent.mkdir(parents=True)
+    other.write_text("x")
+    is_sentence(cli("train", tmp_path / "p.tsv", "--out", tmp_path / "other", *SET), "checkpoints", "would be lost")
+    assert other.exists()
 
 
 def test_resuming_with_other_pairs_or_another_shape_is_told(cli: Cli, trained: Path, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "p.tsv", count=30)
     is_sentence(cli("train", pairs, "--out", trained, "--resume"), "other pairs")
     pairs = trained.parent / "pairs.tsv"
-    is_sentence(cli("train", pairs, "--out", trained, "--resume", "--set", "model.d_model=32"), "cannot be changed")
+    for change in ("model.d_model=32", "generation.beam_size=4"):
+        is_sentence(cli("train", pairs, "--out", trained, "--resume", "--set", change), "cannot be changed")
+
+
+def test_resuming_with_other_dev_pairs_is_told(cli: Cli, tmp_path: Path) -> None:
+    pairs, dev = write_pairs(tmp_path / "p.tsv"), write_pairs(tmp_path / "dev.tsv", count=3)
+    words = ["train", pairs, "--out", tmp_path / "run", "--dev"]
+    assert cli(*words, dev, *SET).code == 0
+    is_sentence(cli(*words, write_pairs(tmp_path / "p.tsv"), "--resume"), "measured on other pairs (3 then, 40 now)")
+
+
+def test_a_run_without_its_checkpoints_keeps_its_weights(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    weights = (run / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    words = ["train", trained.parent / "pairs.tsv", "--out", run, "--resume", "--set", "training.max_steps=6"]
+    is_sentence(cli(*words), "has no checkpoint to go on from")
+    (run / "metrics.jsonl").unlink()
+    is_sentence(cli(*words), "has no checkpoint to go on from")
+    assert (run / "model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("words", [["--preset", "base"], ["--config", "my.toml"]])
@@ -266,6 +292,9 @@ def test_bad_sources_are_told(cli: Cli, trained: Path, tmp_path: Path) -> None:
         (["--beam", "2", "--n-best", "3"], ["n_best", "beam_size"]),
         (["--temperature", "0", "--sample"], ["temperature"]),
         (["--top-p", "2", "--sample"], ["top_p"]),
+        (["--temperature", "0.5"], ["--temperature 0.5", "--sample"]),
+        (["--seed", "0"], ["--seed 0", "--sample"]),
+        (["--sample", "--beam", "2"], ["--beam 2", "leave out one of them"]),
         (["--min-length", "5", "--max-length", "3"], ["min_length"]),
         (["--device", "mars"], ["mars"]),
         (["--no-such-flag"], ["--no-such-flag"]),
@@ -371,6 +400,17 @@ def test_generate_as_json_and_n_best(cli: Cli, trained: Path) -> None:
     assert [line.split("\t")[0] for line in lines] == ["1", "1"]
 
 
+def test_n_best_outputs_come_from_the_beam_of_the_run(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    settings = json.loads((trained / "config.json").read_text())
+    settings["generation"]["beam_size"] = 8
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+    words = ["generate", tmp_path / "run", "--n-best", 2]
+    sources = "".join(f"ab {i:02d}\n" for i in range(20)).encode()
+    wide, narrow = (cli(*words, "--beam", beam, stdin=sources).out for beam in (8, 2))
+    assert cli(*words, stdin=sources).out == wide != narrow
+
+
 def test_generate_samples_by_seed_and_keeps_a_prefix(cli: Cli, trained: Path) -> None:
     draw = ["generate", trained, "--sample", "--max-length", 12]
     first, again, other = (cli(*draw, "--seed", seed, stdin=b"ab 01\n").out for seed in (1, 1, 2))
@@ -424,7 +464,9 @@ def test_samples_vote_in_generate_and_in_evaluate(cli: Cli, trained: Path, tmp_p
 
 @pytest.mark.parametrize("flag", ["--png", "--outputs"])
 def test_a_file_that_evaluate_cannot_write_is_told_at_once(flag: str, cli: Cli, tmp_path: Path) -> None:
-    for file in (tmp_path, tmp_path / "none" / "file"):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "linked")
+    for file in (tmp_path, tmp_path / "none" / "file", tmp_path / "pipe", tmp_path / "link"):
         is_sentence(cli("evaluate", tmp_path / "no run", "-", flag, file), str(file), "cannot be written")
 
 
@@ -444,6 +486,14 @@ def test_inspect_tells_sizes_data_score_and_settings(cli: Cli, trained: Path) ->
     assert found["training"]["kept"].startswith("the ")
     assert found["[model]"]["d_model"] == 16
     assert "d_model" in cli("inspect", trained).out
+
+
+def test_a_log_that_is_none_is_told_by_its_line(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n5\n')
+    is_sentence(cli("inspect", tmp_path / "run"), "metrics.jsonl, line 2")
+    pairs = trained.parent / "pairs.tsv"
+    is_sentence(cli("train", pairs, "--out", tmp_path / "run", "--resume"), "metrics.jsonl, line 2")
 
 
 @pytest.mark.parametrize("format", ["ctranslate2", "huggingface"])
@@ -555,6 +605,15 @@ def test_tensorboard_is_written_when_asked_for(cli: Cli, tmp_path: Path) -> None
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Scalars("dev/loss")] == [2, 4]
+
+
+def test_the_command_to_go_on_with_tells_of_tensorboard(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr("antiphon.training.train.train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    stopped = cli("train", write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run", "--tensorboard")
+    assert stopped.out.endswith(f"--out {tmp_path / 'run'} --tensorboard --resume\n")
 
 
 def test_tensorboard_that_is_not_installed_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,8 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"antiphon: {place}{error.strerror}; check the path, its rights and the disk's room.", file=sys.stderr)
+        what = error.strerror or error
+        print(f"antiphon: {place}{what}; check the path, its rights and the disk's room.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

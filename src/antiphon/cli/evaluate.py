@@ -53,7 +53,7 @@ def evaluate(
     from antiphon.run import Model
 
     for file in (png, outputs):
-        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        if file is not None and _cannot_be_written(file):
             raise ValueError(f"{file}: cannot be written; give the path of a file in a folder that is there.")
     model = Model.load(run, device, precision.value)
     other = None if against is None else Model.load(against, device, precision.value)
@@ -67,3 +67,8 @@ def evaluate(
     typer.echo(report.to_json() if as_json else report.to_text())
     if png is not None:
         report_picture(report, png)
+
+
+def _cannot_be_written(file: Path) -> bool:
+    """Files are replaced as a whole, which a link or a device must not be."""
+    return not file.parent.is_dir() or file.is_symlink() or (file.exists() and not file.is_file())

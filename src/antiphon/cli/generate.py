@@ -57,8 +57,14 @@ def generate(
     from antiphon.run import Model
 
     model = Model.load(run, device, precision.value)
+    usual = model.config.generation
+    is_drawn = sample or mbr is not None or usual.sample
+    if not is_drawn:
+        _refuse_unused({"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed})
+    elif mbr is None and beam not in (None, 1):
+        raise ValueError(f"--beam {beam}: samples are not drawn from a beam; leave out one of them.")
     settings: dict[str, Any] = {
-        "beam_size": beam if beam is not None or sample or mbr is not None else n_best,
+        "beam_size": beam if beam is not None or is_drawn else max(n_best or 1, usual.beam_size),
         "n_best": n_best,
         "sample": sample or None,
         "temperature": temperature,
@@ -80,6 +86,13 @@ def generate(
             for line in _shown(number, source, outputs, as_json, n_best):
                 print(line)
         sys.stdout.flush()
+
+
+def _refuse_unused(flags: dict[str, float | None]) -> None:
+    """Raises ValueError for a flag of samples that is given."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise ValueError(f"{flag} {value}: is for samples only; add --sample, or leave it out.")
 
 
 def _shown(number: int, source: str, outputs: "list[Output]", as_json: bool, n_best: int | None) -> Iterator[str]:

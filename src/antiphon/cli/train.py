@@ -82,7 +82,7 @@ def train(
         )
     if interrupted.caught:
         keys = {"source_key": (source_key, "source"), "target_key": (target_key, "target")}
-        again = command_again("train", pairs, "--out", out, dev=(dev, None), **keys)
+        again = command_again("train", pairs, "--out", out, *["--tensorboard"] * tensorboard, dev=(dev, None), **keys)
         typer.echo(f"Stopped and saved. Go on with: {again}")
         raise typer.Exit(130)
     typer.echo(f"The model is in {out}. Use it: antiphon generate {out}, or antiphon serve {out}")
