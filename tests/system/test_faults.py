@@ -25,7 +25,7 @@ from letters import train_letters
 
 from antiphon.config import GenerationConfig
 from antiphon.engine import host, pool
-from antiphon.engine.process import Hosted
+from antiphon.engine.messages import Hosted
 from antiphon.engine.request import Failure, Finished
 from antiphon.ids import EOS, UNK
 from antiphon.model.seq2seq import Seq2Seq

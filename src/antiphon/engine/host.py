@@ -11,7 +11,7 @@ from antiphon.config import GenerationConfig
 from antiphon.decoding.generate import decode
 from antiphon.decoding.search import make_search
 from antiphon.engine.engine import Deliver, Engine
-from antiphon.engine.process import Hosted
+from antiphon.engine.messages import Hosted
 from antiphon.engine.request import Call
 from antiphon.ids import BOS, EOS
 from antiphon.run import Model

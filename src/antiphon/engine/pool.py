@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.engine.process import CLOSE, Answer, Broken, Hosted, Message, Ready
+from antiphon.engine.messages import CLOSE, Answer, Broken, Hosted, Message, Ready
 from antiphon.engine.request import (
     Call,
     Delivery,

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from antiphon.config import GenerationConfig, generation_settings
 from antiphon.consensus import by_consensus, voters
+from antiphon.engine.messages import Hosted
 from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
-from antiphon.engine.process import Hosted
 from antiphon.engine.request import Failure, Finished, Priority, Progress, Returned, Times
 from antiphon.segments import Segments, split
 from antiphon.serving.account import current, overall
