@@ -324,6 +324,17 @@ def test_workers_stop_when_nobody_reads_on() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("antiphon-decode")]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_decoding_ends_at_the_step_after_which_nobody_wants_it(workers: int) -> None:
+    searches = [make_search(GenerationConfig(min_length=50), 60) for _ in range(4)]
+    asked = iter([True] * 10)
+    model = TableModel(10, 3)
+    assert not list(
+        decode_stream(model, [(4, 5, EOS)] * 4, searches, workers=workers, wanted=lambda: next(asked, False))
+    )
+    assert 0 < max(len(search.live[0].tokens) for search in searches) <= 10
+
+
 def searches_of(shapes: list[tuple[int, int]], rows: random.Random, **settings: Any) -> list[Any]:
     """A search of each beam size with so many live rows, whose scores are random."""
     found = []

@@ -4,7 +4,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -215,7 +215,7 @@ def test_calls_are_made_beside_the_running_batch_and_may_fail_or_be_cancelled(ne
     told: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
     may_end, begun = threading.Event(), threading.Event()
 
-    def perform(call: Call) -> str:
+    def perform(call: Call, wanted: Callable[[], bool]) -> str:
         begun.set()
         if call.method == "wait":
             assert may_end.wait(60)
@@ -249,6 +249,24 @@ def test_calls_are_made_beside_the_running_batch_and_may_fail_or_be_cancelled(ne
     assert told.empty()
     assert not engine._unwanted
     assert not engine._open_calls
+
+
+def test_a_call_that_has_begun_is_told_when_nobody_wants_it_any_more(network: Seq2Seq) -> None:
+    begun = threading.Event()
+
+    def perform(call: Call, wanted: Callable[[], bool]) -> None:
+        begun.set()
+        while wanted():
+            time.sleep(0.001)
+
+    told: list[Delivery] = []
+    engine = Engine({"toy": network}, lambda deliveries, _: told.extend(deliveries), perform)
+    engine.start()
+    engine.call(Call(0, "toy", "", {}))
+    assert begun.wait(60)
+    engine.cancel(0)
+    engine.close()
+    assert not told
 
 
 def test_a_mistake_in_the_engine_fails_those_who_are_there_and_nobody_after(

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from antiphon import files, tokenizer
 from antiphon.config import Config, GenerationConfig, generation_settings
 from antiphon.consensus import by_consensus, voters
-from antiphon.decoding.generate import decode_stream
+from antiphon.decoding.generate import Wanted, always, decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
 from antiphon.model.ensemble import Ensemble
@@ -140,9 +140,13 @@ class Model:
         prefix: str = "",
         attention: bool = False,
         mbr: int | None = None,
+        wanted: Wanted = always,
         **settings: Any,
     ) -> Iterator[tuple[int, list[Output]]]:
-        """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output."""
+        """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output.
+
+        wanted: asked before each step; False ends it.
+        """
         if isinstance(sources, str):
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
         for number, source in enumerate(sources, 1):
@@ -151,16 +155,16 @@ class Model:
         n_best = self.config.generation.n_best if settings.get("n_best") is None else settings["n_best"]
         if mbr is not None:
             settings = voters(mbr, n_best, settings)
-        wanted = generation_settings(self.config.generation, **settings)
+        chosen = generation_settings(self.config.generation, **settings)
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
         ids = [self.source_ids(sources[index]) for index in asked]
         forced = self.side.prefix_ids(prefix)
-        searches = [make_search(wanted, self.max_length(len(source), wanted), forced) for source in ids]
+        searches = [make_search(chosen, self.max_length(len(source), chosen), forced) for source in ids]
         workers = min(self.workers, max(1, len(ids) // FEWEST_SOURCES))
         if workers == 1 and self.precision == "float32":
             workers = 0  # whose products many threads share better than the kernels of int8
-        for place, hypotheses in decode_stream(self.predictor, ids, searches, attention, workers):
+        for place, hypotheses in decode_stream(self.predictor, ids, searches, attention, workers, wanted):
             outputs = [self.output(hypothesis) for hypothesis in hypotheses]
             if mbr is not None:
                 outputs = [outputs[best] for best in by_consensus([output.text for output in outputs])[:n_best]]

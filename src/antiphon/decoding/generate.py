@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -10,6 +10,12 @@ from antiphon.decoding.active import ActiveBatch, StepModel
 from antiphon.decoding.search import Hypothesis, Search
 
 MAX_ROWS = 128  # rows that a running batch is filled up to
+
+Wanted = Callable[[], bool]
+
+
+def always() -> bool:
+    return True
 
 
 def decode(
@@ -32,13 +38,14 @@ def decode_stream(
     searches: Sequence[Search],
     keep_attention: bool = False,
     workers: int = 0,
+    wanted: Wanted = always,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """As `decode`, but yields (index, results) as each source ends; the longest sources begin.
 
     workers: running batches side by side, each in a thread of its own and on one core; they share the model's weights.
-    0: one batch, in this thread and with torch's own number of threads.
+    0: one batch, in this thread and with torch's own number of threads. wanted: asked before each step; False ends it.
     """
-    waiting = _Waiting(sources, searches, max(workers, 1))
+    waiting = _Waiting(sources, searches, max(workers, 1), wanted)
     if workers == 0:
         yield from _run(model, waiting, keep_attention)
     else:
@@ -75,7 +82,7 @@ def _side_by_side(
             else:
                 yield one
     finally:
-        waiting.stopped = True
+        waiting.wanted = lambda: False
         for thread in threads:
             thread.join()
         torch.set_num_threads(num_threads)  # threads begun later take over what a worker has set
@@ -84,12 +91,14 @@ def _side_by_side(
 class _Waiting:
     """Sources that no running batch has taken yet, the shortest first. Any thread may take some."""
 
-    def __init__(self, sources: Sequence[Sequence[int]], searches: Sequence[Search], workers: int) -> None:
+    def __init__(
+        self, sources: Sequence[Sequence[int]], searches: Sequence[Search], workers: int, wanted: Wanted
+    ) -> None:
         self.sources, self.searches = sources, searches
         self.order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
         self.share = -(-len(sources) // workers)  # no worker begins with more, so that all have something to do
         self.lock = threading.Lock()
-        self.stopped = False
+        self.wanted = wanted
 
     def take(self, free_rows: int) -> list[int]:
         """As many of the longest as fit: at least one, if there is one."""
@@ -105,10 +114,10 @@ class _Waiting:
 
 
 def _run(model: StepModel, waiting: _Waiting, keep_attention: bool) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """One running batch, until nothing waits."""
+    """One running batch, until nothing waits or is wanted."""
     batch = ActiveBatch(model, keep_attention)
     index_of: dict[int, int] = {}
-    while not waiting.stopped:
+    while waiting.wanted():
         if batch.num_rows <= MAX_ROWS // 2 and (chosen := waiting.take(MAX_ROWS - batch.num_rows)):
             index_of |= {id(waiting.searches[index]): index for index in chosen}
             batch.add([waiting.sources[index] for index in chosen], [waiting.searches[index] for index in chosen])

@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 TELL_EVERY = 0.25  # seconds between statistics when nothing else is to be told
 
 Deliver = Callable[[list[Delivery], Statistics], None]
-Perform = Callable[[Call], Any]
+Perform = Callable[[Call, Callable[[], bool]], Any]
 
 
 class Engine:
     """Runs from `start` to `close`; the other methods may be called from any thread.
 
     models: by name. deliver: called from the engine's thread with what became of requests. perform: does a call, in a
-    thread of its own, so that the running batch goes on meanwhile.
+    thread of its own, so that the running batch goes on meanwhile; it is given what tells whether it is still wanted.
     """
 
     def __init__(
@@ -133,10 +133,14 @@ class Engine:
     def _make(self, call: Call) -> None:
         """In the thread of calls."""
         event: Event | None = None
-        if call.id not in self._unwanted:
+
+        def wanted() -> bool:
+            return call.id not in self._unwanted
+
+        if wanted():
             try:
                 assert self._perform is not None
-                event = Returned(self._perform(call))
+                event = Returned(self._perform(call, wanted))
             except ValueError as error:
                 event = Failure("refused", str(error))
             except Exception:

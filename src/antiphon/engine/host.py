@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
 
 from antiphon.config import GenerationConfig
-from antiphon.decoding.generate import decode
+from antiphon.decoding.generate import Wanted, decode
 from antiphon.decoding.search import make_search
 from antiphon.engine.engine import Deliver, Engine
 from antiphon.engine.messages import Hosted
@@ -37,9 +38,10 @@ def _warm_up(model: Model) -> None:
         decode(model.predictor, [source] * count, [make_search(settings, 8) for _ in range(count)])
 
 
-def perform(models: Mapping[str, Model], call: Call) -> Any:
+def perform(models: Mapping[str, Model], call: Call, wanted: Wanted) -> Any:
     """Does a call: plain values in and out. Raises ValueError for what cannot be asked."""
-    return METHODS[call.method](models[call.model], **call.arguments)
+    method, model = METHODS[call.method], models[call.model]
+    return method(model, wanted=wanted, **call.arguments) if method is align else method(model, **call.arguments)
 
 
 def score(model: Model, pairs: list[tuple[str, str]]) -> list[float]:
@@ -47,10 +49,13 @@ def score(model: Model, pairs: list[tuple[str, str]]) -> list[float]:
     return model.score(pairs)
 
 
-def align(model: Model, texts: list[str], prefix: str, settings: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """As Model.outputs, each with its attention (tokens, source tokens): the mean over the heads of the last layer."""
-    found = model.outputs(texts, prefix=prefix, attention=True, **settings)
-    return [[_with_plain_attention(output) for output in outputs] for outputs in found]
+def align(
+    model: Model, texts: list[str], prefix: str, settings: dict[str, Any], wanted: Wanted
+) -> list[list[dict[str, Any]]]:
+    """As Model.outputs, each with its attention (tokens, source tokens): the mean over the heads of the last layer.
+    Ends early, with less, where nobody wants it any more: it may take minutes."""
+    found = sorted(model.stream(texts, prefix=prefix, attention=True, wanted=wanted, **settings), key=itemgetter(0))
+    return [[_with_plain_attention(output) for output in outputs] for _, outputs in found]
 
 
 def _with_plain_attention(output: Any) -> dict[str, Any]:
