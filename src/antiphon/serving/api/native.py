@@ -232,12 +232,10 @@ def router(service: Service) -> APIRouter:
     async def trace(body: TraceRequest, request: Request) -> JSONResponse:
         name, _ = service.side(body.model)
         await aside([body.text], partial(service.check_length, name, body.text))
-        service.check_settings(name, _search(body), body.prefix)
-        settings = {key: value for key, value in _search(body).items() if value is not None}
+        settings, _ = service.check_settings(name, _search(body), body.prefix)
         asked = body.model_dump(include={"text", "target", "prefix", "alternatives"})
-        return JSONResponse(
-            {"model": name} | await service.call(name, "trace", client_of(request), **asked, settings=settings)
-        )
+        asked["settings"] = settings.model_dump()
+        return JSONResponse({"model": name} | await service.call(name, "trace", client_of(request), **asked))
 
     return routes
 
