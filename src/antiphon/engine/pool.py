@@ -162,7 +162,7 @@ class EnginePool:
         ready = [member for member in self._members if member.ready]
         if not ready:
             raise UnavailableError("no engine is ready yet; ask again in a moment.")
-        return min(ready, key=lambda member: (member.is_silent, member.load))
+        return min(ready, key=lambda member: (member.silent_since is not None, member.load))
 
 
 def total(statistics: list[Statistics]) -> Statistics:
@@ -178,7 +178,7 @@ class _Member(ABC):
         self.ready = False
         self.tickets: dict[int, Ticket] = {}
         self.load = 0  # tokens asked of it
-        self.is_silent = False  # of a request whose deadline has passed, and of all else since
+        self.silent_since: float | None = None  # it told nothing of a request whose deadline had passed, nor since
         self.statistics = Statistics()
 
     @property
@@ -211,7 +211,7 @@ class _Member(ABC):
 
     def received(self, told: list[Delivery], statistics: Statistics) -> None:
         """From the engine."""
-        self.is_silent = False
+        self.silent_since = None
         self.statistics = statistics
         for id, event in told:
             ticket = self.tickets.get(id)
@@ -232,7 +232,7 @@ class _Member(ABC):
 
     def _give_up_waiting(self, ticket: Ticket) -> None:
         """The engine hangs, or it would have told that the request is late. It answers the cancel if it does not."""
-        self.is_silent = True
+        self.silent_since = self.silent_since or time.monotonic()
         ticket.put(LATE)
         self._cancel(ticket)
 
@@ -298,7 +298,7 @@ class _ProcessMember(_Member):
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self.is_silent = False
+        self.silent_since = None
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(SILENT_SECONDS), 0))
         with theirs:
@@ -350,12 +350,11 @@ class _ProcessMember(_Member):
             pass  # it has died, which reading tells at once
 
     def _give_up_waiting(self, ticket: Ticket) -> None:
-        if not self.is_silent:
-            asyncio.get_running_loop().call_later(HUNG_SECONDS, self._kill_if_silent, self.pid)
         super()._give_up_waiting(ticket)
+        asyncio.get_running_loop().call_later(HUNG_SECONDS, self._kill_if_silent, self.silent_since)
 
-    def _kill_if_silent(self, pid: int | None) -> None:
-        if self.is_silent and pid == self.pid:
+    def _kill_if_silent(self, since: float | None) -> None:
+        if since is not None and since == self.silent_since:
             self._kill()
 
     def _kill(self) -> None:
