@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from antiphon import files, tokenizer
 from antiphon.config import Config, GenerationConfig, generation_settings
 from antiphon.consensus import by_consensus, voters
-from antiphon.decoding.generate import Wanted, always, decode_stream
+from antiphon.decoding.generate import Wanted, decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD
 from antiphon.model.ensemble import Ensemble
@@ -140,7 +140,7 @@ class Model:
         prefix: str = "",
         attention: bool = False,
         mbr: int | None = None,
-        wanted: Wanted = always,
+        wanted: Wanted = lambda: True,
         **settings: Any,
     ) -> Iterator[tuple[int, list[Output]]]:
         """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output.

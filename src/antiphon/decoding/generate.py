@@ -14,10 +14,6 @@ MAX_ROWS = 128  # rows that a running batch is filled up to
 Wanted = Callable[[], bool]
 
 
-def always() -> bool:
-    return True
-
-
 def decode(
     model: StepModel,
     sources: Sequence[Sequence[int]],
@@ -38,7 +34,7 @@ def decode_stream(
     searches: Sequence[Search],
     keep_attention: bool = False,
     workers: int = 0,
-    wanted: Wanted = always,
+    wanted: Wanted = lambda: True,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """As `decode`, but yields (index, results) as each source ends; the longest sources begin.
 
