@@ -242,9 +242,13 @@ def load_config(preset: str | None, file: Path | None, overrides: Iterable[str] 
     return _layered({}, [*layers, *(_override(word) for word in overrides)])
 
 
-def with_overrides(config: Config, words: Iterable[str]) -> Config:
-    """`config` with `table.key=value` words over it. Raises ValueError with a sentence that names the word at fault."""
-    return _layered(config.model_dump(), [_override(word) for word in words])
+def with_overrides(config: Config, words: Iterable[str], file: Path | None = None) -> Config:
+    """`config` with a TOML file over it and `table.key=value` words over both.
+
+    Raises ValueError with a sentence that names the file or word at fault.
+    """
+    layers: list[Layer] = [] if file is None else [(str(file), _read_toml(file))]
+    return _layered(config.model_dump(), [*layers, *(_override(word) for word in words)])
 
 
 def changed(config: Config, overrides: Mapping[str, Any], place: str = "settings") -> Config:

@@ -262,31 +262,37 @@ def load_weights(network: Seq2Seq, file: Path, mapped: bool = False) -> None:
 
     Raises ValueError when they do not fit.
     """
-    from safetensors import SafetensorError, safe_open
+    tensors, parameters = read_weights(file), dict(network.named_parameters())
+    if more := tensors.keys() - parameters.keys():
+        raise ValueError(
+            f"{file}: has a tensor {min(more)!r} too many; it belongs to another model than its {CONFIG} tells."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if name not in tensors:
+                raise ValueError(
+                    f"{file}: has no tensor {name!r}; it belongs to another model than its {CONFIG} tells."
+                )
+            tensor = tensors[name]
+            if tensor.shape != parameter.shape:
+                raise ValueError(
+                    f"{file}: tensor {name!r} is {list(tensor.shape)}, expected {list(parameter.shape)}; "
+                    f"it belongs to another model than its {CONFIG} tells."
+                )
+            if mapped:
+                parameter.data = tensor.to(parameter.dtype)
+            else:
+                parameter.copy_(tensor)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the file's own memory. Raises ValueError when there are none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     if not file.exists():
         raise ValueError(f"{file}: there are no weights yet; the training has not reached its first validation.")
     try:
-        with safe_open(file, framework="pt") as weights, torch.no_grad():
-            names, parameters = set(weights.keys()), dict(network.named_parameters())
-            if more := names - parameters.keys():
-                raise ValueError(
-                    f"{file}: has a tensor {min(more)!r} too many; it belongs to another model than its {CONFIG} tells."
-                )
-            for name, parameter in parameters.items():
-                if name not in names:
-                    raise ValueError(
-                        f"{file}: has no tensor {name!r}; it belongs to another model than its {CONFIG} tells."
-                    )
-                tensor = weights.get_tensor(name)
-                if tensor.shape != parameter.shape:
-                    raise ValueError(
-                        f"{file}: tensor {name!r} is {list(tensor.shape)}, expected {list(parameter.shape)}; "
-                        f"it belongs to another model than its {CONFIG} tells."
-                    )
-                if mapped:
-                    parameter.data = tensor.to(parameter.dtype)
-                else:
-                    parameter.copy_(tensor)
+        return load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file}: cannot be read as weights ({error}); train again, or restore the file.") from None

@@ -38,6 +38,9 @@ class Facts:
     padding_share: float
     fingerprint: str
     tags: Sequence[str] = ()  # that sources began with, to tell what is wanted
+    begun_from: str = ""  # the run whose tokenizers and weights it began with
+    begun_parameters: int = 0  # so many of which were taken
+    unknown_tokens: int = 0  # of the training pairs, to tokenizers that were learned from others
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from antiphon.cli.flags import Device, Pairs, SourceKey, TargetKey, command_agai
 from antiphon.cli.train import (
     ConfigFile,
     Dev,
+    From,
     Interrupted,
     Minutes,
     Resume,
@@ -39,6 +40,7 @@ def distill(
     config: ConfigFile = None,
     set_: Settings = None,
     minutes: Minutes = None,
+    from_: From = None,
     resume: Resume = False,
     device: Device = "cpu",
     source_key: SourceKey = "source",
@@ -48,20 +50,25 @@ def distill(
 
     Writes a run folder as `antiphon train` does, and the teacher's outputs into its distilled.jsonl. Ctrl-C saves,
     while decoding or training, and says how to go on; after a kill, --resume goes on too. --device is where the teacher
-    decodes; where the student learns, --set training.device tells.
+    decodes; where the student learns, --set training.device tells. With --from TEACHER the student begins with those of
+    the teacher's weights that fit.
     """
     from antiphon.cli.progress import DistillationDisplay
     from antiphon.config import load_config, with_overrides
     from antiphon.data.pairs import read_pairs
     from antiphon.training import distill as distillation
+    from antiphon.training.finetune import Origin
 
     words = setting_words(set_, minutes)
+    refuse_other_settings(preset, config, from_, resume)
     if resume:
-        refuse_other_settings(preset, config)
         settings = with_overrides(distillation.settings_of(out), words)
     else:
         distillation.refuse_existing(out)
-        settings = load_config(preset or distillation.PRESET, config, words)
+        if from_:
+            settings = Origin.read(from_).settings(config, words)
+        else:
+            settings = load_config(preset or distillation.PRESET, config, words)
     true_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
     interrupted = Interrupted()
@@ -74,6 +81,7 @@ def distill(
             config=settings,
             beam_size=beam,
             keep_true=keep_true,
+            begin_from=from_,
             resume=resume,
             listener=display,
             wanted=interrupted.wanted,

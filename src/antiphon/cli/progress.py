@@ -55,6 +55,11 @@ class TrainingDisplay:
             f"{facts.train_pairs:,} pairs to learn from, {facts.dev_pairs:,} to measure on{_left_out(model)}; "
             f"padding {facts.padding_share:.0%}"
         )
+        if facts.begun_from and not resumed:
+            unknown = f"; {facts.unknown_tokens:,} tokens are unknown to it" if facts.unknown_tokens else ""
+            self.console.print(
+                f"begins from {facts.begun_from}, with {facts.begun_parameters:,} of its weights{unknown}"
+            )
         shape = config.model
         self.console.print(
             f"{shape.encoder} encoder ({shape.encoder_layers}), {shape.decoder} decoder ({shape.decoder_layers}), "

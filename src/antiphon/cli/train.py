@@ -18,6 +18,14 @@ Dev = Annotated[str | None, typer.Option(help="Pairs to measure on, never learne
 ConfigFile = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the preset.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as table.key=value; may be repeated.")]
 Minutes = Annotated[float | None, typer.Option(help="Train for so many minutes; replaces the preset's limit.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Begin from this run (fine-tuning): its tokenizers, its settings, and of its weights those that fit.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")]
 
 
@@ -33,6 +41,7 @@ def train(
     config: ConfigFile = None,
     set_: Settings = None,
     minutes: Minutes = None,
+    from_: From = None,
     resume: Resume = False,
     source_key: SourceKey = "source",
     target_key: TargetKey = "target",
@@ -47,18 +56,22 @@ def train(
     """
     from antiphon import text_side
     from antiphon.cli.progress import TrainingDisplay
+    from antiphon.config import with_overrides
     from antiphon.data.mixture import tags_of
     from antiphon.data.pairs import read_pairs
     from antiphon.training import train as training
+    from antiphon.training.finetune import Origin
 
     out = out or Path("runs") / _stem(pairs)
     words = setting_words(set_, minutes)
+    refuse_other_settings(preset, config, from_, resume)
     if resume:
-        refuse_other_settings(preset, config)
-    settings = _resumed(text_side.read_config(out), words) if resume else None
-    if not resume:
+        settings: Config | None = with_overrides(text_side.read_config(out), words)
+    else:
         training.refuse_existing(out)
-        _check(preset, config, words)
+        settings = Origin.read(from_).settings(config, words) if from_ else None
+        if not from_:
+            _settings(preset, config, words, 1)  # what is wrong with them is told before a large file is read
     train_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
     settings = settings or _settings(preset, config, words, len(train_pairs))
@@ -76,6 +89,7 @@ def train(
             dev=dev_pairs,
             tags=tags_of(pairs),
             config=settings,
+            begin_from=from_,
             resume=resume,
             listener=listener,
             wanted=interrupted.wanted,
@@ -94,10 +108,14 @@ def setting_words(set_: list[str] | None, minutes: float | None) -> list[str]:
     return [*(set_ or []), *limit]
 
 
-def refuse_other_settings(preset: str | None, config: Path | None) -> None:
-    """Raises ValueError for what cannot go with --resume."""
-    if preset or config:
-        raise ValueError("--resume goes on with the run's own settings; leave --preset and --config away.")
+def refuse_other_settings(preset: str | None, config: Path | None, begin_from: str | None, resume: bool) -> None:
+    """Raises ValueError for what cannot go with --resume, or with --from."""
+    if resume and (preset or config or begin_from):
+        raise ValueError("--resume goes on with the run's own settings; leave --preset, --config and --from away.")
+    if begin_from and preset:
+        raise ValueError(
+            "--from begins with that run's settings; leave --preset away, and change some with --config or --set."
+        )
 
 
 class Interrupted:
@@ -127,14 +145,3 @@ def _settings(preset: str | None, file: Path | None, words: list[str], num_pairs
     from antiphon.config import load_config, preset_for
 
     return load_config(preset or preset_for(num_pairs), file, words)
-
-
-def _check(preset: str | None, file: Path | None, words: list[str]) -> None:
-    """Wrong settings are told before a large file is read."""
-    _settings(preset, file, words, 1)
-
-
-def _resumed(stored: "Config", words: list[str]) -> "Config":
-    from antiphon.config import with_overrides
-
-    return with_overrides(stored, words)

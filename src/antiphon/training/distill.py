@@ -26,6 +26,7 @@ from antiphon.data.pairs import ChosenPairs, Pair, StoredPairs, given_pairs, ite
 from antiphon.run import Model
 from antiphon.text_side import RunPath
 from antiphon.training import train as training
+from antiphon.training.finetune import Origin
 
 PAIRS, RECORD = "distilled.jsonl", "distilled.json"
 PRESET = "fast"
@@ -48,6 +49,7 @@ class Record(Table):
     beam_size: int
     keep_true: bool
     config: Config
+    begin_from: str | None = None
 
 
 def distill(
@@ -59,6 +61,7 @@ def distill(
     config: Config | None = None,
     beam_size: int = 5,
     keep_true: bool = False,
+    begin_from: RunPath | None = None,
     resume: bool = False,
     listener: Listener | None = None,
     wanted: Callable[[], bool] = lambda: True,
@@ -68,17 +71,20 @@ def distill(
 
     The student is a run like any other, with tokenizers of its own. dev: true pairs that are measured and never learned
     from; None: some of `pairs` are set aside. config: all settings of the student; None: the preset `fast`. keep_true:
-    the true pairs are learned from too. resume: go on with the distillation in `out`. wanted: asked after each source
-    and before each update; once False, what is done is saved and can be resumed (None is returned if that was before
-    there was a student). device: where a teacher that is a folder decodes. Raises ValueError, in a sentence, for a
-    teacher, data or settings that cannot be, and for going on with others than it was begun with.
+    the true pairs are learned from too. begin_from: a run that the student begins from, often the teacher; see `train`.
+    resume: go on with the distillation in `out`. wanted: asked after each source and before each update; once False,
+    what is done is saved and can be resumed (None is returned if that was before there was a student). device: where a
+    teacher that is a folder decodes. Raises ValueError, in a sentence, for a teacher, data or settings that cannot be,
+    and for going on with others than it was begun with.
     """
     out = Path(out)
     if resume:
-        config = config or settings_of(out)
+        if begin_from is not None:
+            raise ValueError(f"{out}: a distillation goes on as it was begun; leave begin_from away.")
+        config, origin = config or settings_of(out), _read_record(out).begin_from
     else:
         refuse_existing(out)
-        config = config or load_config(PRESET, None)
+        config, origin = _student_settings(config, begin_from)
     run.find_device(config.training.device)
     model = teacher if isinstance(teacher, Model) else Model.load(teacher, device)
     generation_settings(model.config.generation, beam_size=beam_size, n_best=1, sample=False)
@@ -91,6 +97,7 @@ def distill(
         beam_size=beam_size,
         keep_true=keep_true,
         config=config,
+        begin_from=origin,
     )
     if resume:
         _check_same(out, _read_record(out), record)
@@ -106,6 +113,7 @@ def distill(
         dev=dev_pairs,
         tags=tags,
         config=config,
+        begin_from=None if _has_student(out) else origin,
         resume=_has_student(out),
         listener=listener,
         wanted=wanted,
@@ -117,6 +125,14 @@ def refuse_existing(out: Path) -> None:
     training.refuse_existing(out)
     if (out / RECORD).exists() or (out / PAIRS).exists():
         raise ValueError(f"{out}: there is a distillation already; go on with it (--resume), or choose another folder.")
+
+
+def _student_settings(config: Config | None, begin_from: RunPath | None) -> tuple[Config, str | None]:
+    """(its settings, the folder of the run that it begins from)."""
+    if begin_from is None:
+        return config or load_config(PRESET, None), None
+    origin = Origin.read(begin_from)
+    return origin.checked(config) if config else origin.settings(), str(origin.folder)
 
 
 def settings_of(out: Path) -> Config:

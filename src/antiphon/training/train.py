@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +15,13 @@ from antiphon.data.batches import EncodedPairs, padding_share
 from antiphon.data.mixture import tags_of
 from antiphon.data.pairs import Pair, given_pairs, split_pairs
 from antiphon.data.swaps import Swaps
+from antiphon.ids import UNK
 from antiphon.run import Model
-from antiphon.text_side import CHECKPOINTS, METRICS, Facts
+from antiphon.text_side import CHECKPOINTS, METRICS, Facts, RunPath
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
+from antiphon.training.finetune import Origin
 from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.precision import PrecisionError, choose_precision
 from antiphon.training.validator import Validator
@@ -74,6 +76,7 @@ def train(
     dev: str | Path | Sequence[Pair] | None = None,
     tags: Sequence[str] = (),
     config: Config | None = None,
+    begin_from: RunPath | None = None,
     resume: bool = False,
     listener: Listener | None = None,
     wanted: Callable[[], bool] = lambda: True,
@@ -82,15 +85,21 @@ def train(
 
     dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. tags: what sources begin
     with, where `pairs` is not the name of a mixture, which tells them. config: all settings; None: the preset for the
-    size of the data. resume: go on with the run in `out`, with its settings (config: only other limits). wanted: asked
-    before each update; once False, the run is saved and can be resumed. Raises ValueError, in a sentence, for data or
-    settings that cannot be, before anything is written.
+    size of the data. begin_from: a run to begin from (fine-tuning): its tokenizers, those of its weights that fit, and
+    where `config` is None its settings. resume: go on with the run in `out`, with its settings (config: only other
+    limits). wanted: asked before each update; once False, the run is saved and can be resumed. Raises ValueError, in a
+    sentence, for data or settings that cannot be, before anything is written.
     """
     out = Path(out)
+    origin = None if begin_from is None else Origin.read(begin_from)
     if resume:
+        if origin:
+            raise ValueError(f"{out}: a run that goes on has its own weights; leave begin_from away.")
         config = _stored_config(out, config)
     else:
         refuse_existing(out)
+    if origin:
+        config = origin.checked(config) if config else origin.settings()
     train_pairs: Collection[Pair] = given_pairs(pairs)
     if config is None:
         config = load_config(preset_for(len(train_pairs)), None)
@@ -103,7 +112,7 @@ def train(
         prepared = _resume(out, config, train_pairs, dev_pairs)
     else:
         tags = tags_of(pairs) if isinstance(pairs, str) else tags
-        prepared = _prepare(out, config, train_pairs, dev_pairs, tags)
+        prepared = _prepare(out, config, train_pairs, dev_pairs, tags, origin)
     listener = listener or Listeners()
     listener.started(prepared[0], resume)
     return _fit(out, *prepared, listener, wanted)
@@ -126,15 +135,18 @@ def _prepare(
     train_pairs: Collection[Pair],
     dev_pairs: Collection[Pair],
     tags: Sequence[str],
+    origin: Origin | None,
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     """A new model and its data; the settings that were "auto" are decided, and stored."""
-    tokenizers = train_tokenizers(train_pairs, config.tokenizer)
+    tokenizers = origin.tokenizers if origin else train_tokenizers(train_pairs, config.tokenizer)
     data = _encode(train_pairs, tokenizers, config, "training data")
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
     if config.training.swap_words:
         Swaps(data)  # refuses data without such words, while nothing is written
-    facts = _facts(data, dev_data, config, tags)
-    model = Model.new(config, tokenizers, facts)
+    model = Model.new(config, tokenizers, _facts(data, dev_data, config, tags))
+    if origin:
+        taken = origin.give_weights(model.network)
+        model.side.facts = replace(model.facts, begun_from=str(origin.folder), begun_parameters=taken)
     precision = _precision(model, data, config)
     decided = {
         "metric": _metric(config.training.metric, tokenizers),
@@ -169,6 +181,8 @@ def _resume(
         )
     _refuse_lost(out)
     model = Model.new(config, tokenizers, facts)
+    if facts.begun_from and checkpoint.newest(out / CHECKPOINTS) is None:
+        Origin.read(facts.begun_from).give_weights(model.network)
     try:
         _precision(model, data, config)
     except PrecisionError:
@@ -293,6 +307,7 @@ def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config, tags: Seq
         padding_share=round(padding_share(data, config.training.batch_tokens), 4),
         fingerprint=data.fingerprint(),
         tags=list(tags),
+        unknown_tokens=sum(int((side.ids == UNK).sum()) for side in (data.sources, data.targets)),
     )
 
 

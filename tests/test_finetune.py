@@ -1,0 +1,213 @@
+"""Fine-tuning: a training begins where a run ended, with its tokens, and with the weights that fit."""
+
+import json
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from antiphon.cli import main
+from antiphon.config import Config, changed
+from antiphon.data.pairs import Pair
+from antiphon.run import WEIGHTS, Model
+from antiphon.text_side import CHECKPOINTS
+from antiphon.training.distill import distill
+from antiphon.training.train import train
+
+SMALL = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
+TRAINING = {
+    "batch_tokens": 128,
+    "max_steps": 60,
+    "warmup_steps": 5,
+    "learning_rate": 1e-2,
+    "validations": 2,
+    "metric": "loss",
+    "average": 1,
+    "dev_pairs": 4,
+    "precision": "float32",
+    "device": "cpu",
+}
+WORDS = {"source": "words", "target": "words", "joint": False, "vocab_size": 100}
+CONFIG = Config.model_validate({"tokenizer": WORDS, "model": SMALL, "training": TRAINING})
+
+
+def letters(count: int, alphabet: str = "abcd", repeat: int = 3) -> list[Pair]:
+    """Sources of letters, with the same in capitals as their targets."""
+    words = [
+        " ".join(alphabet[(number * 7 + place * place) % len(alphabet)] for place in range(number % repeat + 2))
+        for number in range(count)
+    ]
+    return [Pair(word, word.upper()) for word in words]
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.plots.loss_curve", lambda *paths: None)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("origin") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("antiphon.plots.loss_curve", lambda *paths: None)
+        train(letters(60), out, config=CONFIG)
+    return out
+
+
+def told_by(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What `antiphon` says on standard error."""
+    monkeypatch.setattr(sys, "argv", ["antiphon", *map(str, words)])
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with suppress(SystemExit):
+            main()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    return capsys.readouterr().err
+
+
+def first_dev_loss(run: Path) -> float:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return float(next(line["dev_loss"] for line in lines if "dev_loss" in line))
+
+
+def test_nothing_is_lost_when_nothing_is_learned(origin: Path, tmp_path: Path) -> None:
+    still = changed(CONFIG, {"training": {"learning_rate": 1e-12, "max_steps": 1, "weight_decay": 0}})
+    model = train(letters(30), tmp_path / "run", config=still, begin_from=origin)
+    before, after = (load_file(folder / WEIGHTS) for folder in (origin, tmp_path / "run"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert (tensor - after[name]).abs().max() < 1e-6, name
+    assert model.facts.begun_parameters == model.network.num_parameters
+    assert model.facts.begun_from == str(origin)
+    assert Model.load(tmp_path / "run").generate(["a b", "c a d"]) == Model.load(origin).generate(["a b", "c a d"])
+
+
+def test_a_run_goes_on_from_where_the_other_ended(origin: Path, tmp_path: Path) -> None:
+    few = {"training": {"max_steps": 6, "validations": 6, "learning_rate": 1e-3}}
+    train(letters(30), tmp_path / "tuned", config=changed(CONFIG, few), begin_from=origin)
+    train(letters(30), tmp_path / "anew", config=changed(CONFIG, few))
+    assert first_dev_loss(tmp_path / "tuned") < first_dev_loss(tmp_path / "anew") / 2
+
+
+def test_settings_are_those_of_the_run_and_what_is_said_over_them(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"{source}\t{target}\n" for source, target in letters(30)), encoding="utf-8")
+    words = ["train", pairs, "--out", tmp_path / "run", "--from", origin, "--set", "training.max_steps=3"]
+    assert "kept the weights of step 3" in told_by(monkeypatch, capsys, *words)
+    config = Model.load(tmp_path / "run").config
+    assert (config.training.max_steps, config.training.learning_rate) == (3, 1e-2)
+    assert (config.model, config.tokenizer) == (CONFIG.model, Model.load(origin).config.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("model", "parts", "whole"),
+    [
+        ({"decoder_layers": 1}, ("encoder.", "decoder.layers.0."), True),
+        ({"decoder": "ssru", "decoder_layers": 1}, ("encoder.", "decoder.layers.0.cross."), False),
+        ({"decoder": "gru", "decoder_layers": 1}, ("encoder.",), False),
+        ({"encoder_layers": 3}, ("encoder.layers.0.", "encoder.layers.1.", "decoder."), False),
+    ],
+)
+def test_another_architecture_takes_what_fits(
+    origin: Path, tmp_path: Path, model: dict[str, object], parts: tuple[str, ...], whole: bool
+) -> None:
+    still = {"learning_rate": 1e-12, "max_steps": 1, "weight_decay": 0}
+    config = changed(CONFIG, {"model": model, "training": still})
+    tuned = train(letters(30), tmp_path / "run", config=config, begin_from=origin)
+    before = load_file(origin / WEIGHTS)
+    taken = {name: tensor for name, tensor in tuned.network.named_parameters() if name.startswith(parts)}
+    assert taken
+    for name, tensor in taken.items():
+        assert (tensor - before[name]).abs().max() < 1e-6, name
+    assert sum(tensor.numel() for tensor in taken.values()) <= tuned.facts.begun_parameters
+    assert (tuned.facts.begun_parameters == tuned.network.num_parameters) == whole
+
+
+def test_a_student_begins_from_its_teacher(origin: Path, tmp_path: Path) -> None:
+    short = {"model": {"decoder_layers": 1}, "training": {"max_steps": 2}}
+    student = distill(origin, letters(30), tmp_path / "run", config=changed(CONFIG, short), begin_from=origin)
+    assert student is not None
+    assert student.facts.begun_from == str(origin)
+    assert student.config.model.decoder_layers == 1
+    own = distill(origin, letters(30), tmp_path / "own", begin_from=origin)
+    assert own is not None
+    assert own.config.model == CONFIG.model
+
+
+def test_a_distillation_that_was_stopped_while_decoding_begins_from_its_run_too(origin: Path, tmp_path: Path) -> None:
+    asked = iter([True] * 3)
+    pairs, out = letters(30), tmp_path / "run"
+    config = changed(CONFIG, {"training": {"max_steps": 2}})
+    stopped = distill(origin, pairs, out, config=config, begin_from=origin, wanted=lambda: next(asked, False))
+    assert stopped is None
+    with pytest.raises(ValueError, match="goes on as it was begun; leave begin_from away"):
+        distill(origin, pairs, out, begin_from=origin, resume=True)
+    student = distill(origin, pairs, out, resume=True)
+    assert student is not None
+    assert student.facts.begun_parameters == student.network.num_parameters
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_from_there_again(
+    origin: Path, tmp_path: Path
+) -> None:
+    config = changed(CONFIG, {"training": {"max_steps": 2}})
+    whole = train(letters(30), tmp_path / "whole", config=config, begin_from=origin)
+    train(letters(30), tmp_path / "run", config=config, begin_from=origin, wanted=lambda: False)
+    for checkpoint in (tmp_path / "run" / CHECKPOINTS).glob("*"):
+        for file in checkpoint.iterdir():
+            file.unlink()
+        checkpoint.rmdir()
+    (tmp_path / "run" / WEIGHTS).unlink(missing_ok=True)
+    again = train(letters(30), tmp_path / "run", resume=True)
+    for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_unknown_tokens_are_counted_and_told(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("a z\tA Z\n" * 30, encoding="utf-8")
+    words = [
+        "train",
+        pairs,
+        "--dev",
+        pairs,
+        "--out",
+        tmp_path / "run",
+        "--from",
+        origin,
+        "--set",
+        "training.max_steps=1",
+    ]
+    told = told_by(monkeypatch, capsys, *words)
+    assert f"begins from {origin}, with " in told
+    assert "60 tokens are unknown to it" in told
+
+
+def test_what_cannot_be_is_a_sentence(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"tokenizer\.vocab_size is 100 there, and cannot be 9"):
+        train(letters(30), out, config=changed(CONFIG, {"tokenizer": {"vocab_size": 9}}), begin_from=origin)
+    with pytest.raises(ValueError, match=r"model\.d_model is 16 there, and cannot be 8"):
+        train(letters(30), out, config=changed(CONFIG, {"model": {"d_model": 8}}), begin_from=origin)
+    with pytest.raises(ValueError, match="is an ensemble of 2 runs; begin from one of them"):
+        train(letters(30), out, begin_from=[origin, origin])
+    with pytest.raises(ValueError, match="there is no such folder"):
+        train(letters(30), out, begin_from=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="has its own weights; leave begin_from away"):
+        train(letters(60), origin, begin_from=origin, resume=True)
+    assert not out.exists()
+    for words, told in (
+        (["--preset", "tiny"], "leave --preset away"),
+        (["--resume"], "leave --preset, --config and --from away"),
+    ):
+        assert told in told_by(monkeypatch, capsys, "train", "pairs.tsv", "--out", out, "--from", origin, *words)
