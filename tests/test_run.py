@@ -1,6 +1,7 @@
 """A model in its folder: loading what is whole, refusing what is not, and text in, text out."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,17 @@ def test_scores_come_in_the_order_of_the_pairs_however_they_are_cut(monkeypatch:
     assert model.score(pairs) == pytest.approx(together, abs=1e-4)
     assert model.score([]) == []
     assert len(set(together)) == len(pairs)
+
+
+def test_scores_that_nobody_wants_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = word_model()
+    pairs = list(zip(SOURCES, reversed(SOURCES), strict=True))
+    monkeypatch.setattr(run, "SCORE_TOKENS", 1)
+    asked = iter([True, True])
+    found = model.score(pairs, lambda: next(asked, False))
+    whole = model.score(pairs)
+    assert sum(map(math.isnan, found)) == len(pairs) - 2
+    assert all(math.isnan(one) or one == other for one, other in zip(found, whole, strict=True))
 
 
 def test_an_empty_side_has_a_score() -> None:

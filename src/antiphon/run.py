@@ -11,6 +11,7 @@ No pickle is read or written.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -196,13 +197,16 @@ class Model:
         return replace(self.side.output(hypothesis), attention=torch.stack(seen) if seen else None)
 
     @torch.inference_mode()
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The log-probability (natural logarithm) of each pair's target, given its source, with its EOS."""
+    def score(self, pairs: Sequence[tuple[str, str]], wanted: Wanted = lambda: True) -> list[float]:
+        """The log-probability (natural logarithm) of each pair's target, given its source, with its EOS.
+
+        wanted: asked before each batch; once False, the scores that are missing are nan.
+        """
         sources = [self.source_ids(source) for source, _ in pairs]
         targets = [self.tokenizers.target.encode(target) for _, target in pairs]
         order = sorted(range(len(pairs)), key=lambda index: max(len(sources[index]), len(targets[index])))
-        scores = [0.0] * len(pairs)
-        while order:
+        scores = [math.nan] * len(pairs)
+        while order and wanted():
             longest = max(len(sources[order[-1]]), len(targets[order[-1]]) + 1)
             count = max(1, SCORE_TOKENS // longest)
             chosen, order = order[-count:], order[:-count]

@@ -41,19 +41,18 @@ def _warm_up(model: Model) -> None:
 def perform(models: Mapping[str, Model], call: Call, wanted: Wanted) -> Any:
     """Does a call: plain values in and out. Raises ValueError for what cannot be asked."""
     method, model = METHODS[call.method], models[call.model]
-    return method(model, wanted=wanted, **call.arguments) if method is align else method(model, **call.arguments)
+    return method(model, wanted, **call.arguments)
 
 
-def score(model: Model, pairs: list[tuple[str, str]]) -> list[float]:
+def score(model: Model, wanted: Wanted, pairs: list[tuple[str, str]]) -> list[float]:
     """The log-probability of each pair's target, given its source."""
-    return model.score(pairs)
+    return model.score(pairs, wanted)
 
 
 def align(
-    model: Model, texts: list[str], prefix: str, settings: dict[str, Any], wanted: Wanted
+    model: Model, wanted: Wanted, texts: list[str], prefix: str, settings: dict[str, Any]
 ) -> list[list[dict[str, Any]]]:
-    """As Model.outputs, each with its attention (tokens, source tokens): the mean over the heads of the last layer.
-    Ends early, with less, where nobody wants it any more: it may take minutes."""
+    """As Model.outputs, each with its attention (tokens, source tokens): the mean over the heads of the last layer."""
     found = sorted(model.stream(texts, prefix=prefix, attention=True, wanted=wanted, **settings), key=itemgetter(0))
     return [[_with_plain_attention(output) for output in outputs] for _, outputs in found]
 
@@ -64,7 +63,7 @@ def _with_plain_attention(output: Any) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def following(model: Model, source: Sequence[int], prefix: Sequence[int], count: int) -> list[int]:
+def following(model: Model, _: Wanted, source: Sequence[int], prefix: Sequence[int], count: int) -> list[int]:
     """The most probable tokens after a prefix of the output, best first: none that ends it, or is no text."""
     predictor = model.predictor
     fed = torch.tensor([[BOS, *prefix]], device=predictor.device)
@@ -74,9 +73,10 @@ def following(model: Model, source: Sequence[int], prefix: Sequence[int], count:
     return found
 
 
-def explain(model: Model, text: str, settings: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+def explain(model: Model, _: Wanted, text: str, settings: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     """A Trace of one decode, as plain values."""
     return asdict(trace(model, text, **arguments, **settings))
 
 
+# What may take minutes ends early, with less, where nobody wants it any more; one decode or one step does not.
 METHODS: dict[str, Callable[..., Any]] = {"score": score, "align": align, "following": following, "trace": explain}
