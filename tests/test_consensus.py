@@ -50,6 +50,7 @@ def test_a_model_gives_the_sample_that_agrees_most(model: Model) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"mbr": "8"}, "mbr is '8'; give the number of samples that are compared, at least 2."),
         ({"mbr": 1}, "mbr is 1; give the number of samples that are compared, at least 2."),
         ({"mbr": 8, "beam_size": 4}, "mbr compares samples, not the hypotheses of a beam; leave out one of them."),
         ({"mbr": 8, "n_best": 9}, "n_best is 9, of 8 samples; it can be 1 to 8."),

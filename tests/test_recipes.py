@@ -40,7 +40,9 @@ def test_every_recipe_is_whole(folder: Path, table: ModuleType) -> None:
     for model in models:
         load_config(None, model)
     for figures in recipe.published.values():
-        assert figures.keys() <= {*recipe.tasks, "mean"}
+        assert {name for name in figures if not name.endswith("mean")} <= {*recipe.tasks}
+    for model in [name for pair in recipe.begin_from.items() for name in pair]:
+        assert (folder / f"{model}.toml").exists()
 
 
 TOY = """
@@ -146,6 +148,30 @@ def test_one_model_for_all_tasks_is_measured_on_each(
     assert "transformer, one for all: share" in written
     assert "--seeds 1 2 --together --ensemble" in written
     assert "<!-- table: toy transformer together -->" in written
+
+
+@pytest.mark.slow
+def test_a_model_that_begins_from_the_one_for_all_is_trained_after_it(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = TOY.replace("[published", '[begin_from]\ntuned = "transformer"\n[published').replace(
+        "mean =", '"up/mean" ='
+    )
+    found = found.replace('"upper"', '"up/one"').replace("upper =", '"up/one" =')
+    (toy / "recipe.toml").write_text(found, encoding="utf-8")
+    (toy / "tuned.toml").write_text("[training]\nmax_steps = 2\n", encoding="utf-8")
+    letters = toy.parent / "data" / "letters"
+    (letters / "up").mkdir()
+    (letters / "upper.txt").rename(letters / "up" / "one.txt")
+    written = make(table, toy, monkeypatch, "--model", "tuned", "--seeds", "1")
+    kept = toy.parent / "runs" / "recipes" / "toy"
+    origin = kept / "transformer" / "together-1"
+    for name in ("up-one", "lower"):
+        facts = json.loads((kept / "tuned" / f"{name}-1" / "facts.json").read_text())
+        assert (facts["begun_from"], facts["train_pairs"]) == (str(origin), 20)
+    assert json.loads((kept / "tuned" / "up-one-1" / "report.json").read_text())["tags"] == ["U"]
+    cells = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ") for line in written.splitlines() if "|" in line}
+    assert cells["up/mean"][1:] == [*cells["up/one"][1:-1], "50.00"]
 
 
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

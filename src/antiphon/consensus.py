@@ -21,8 +21,8 @@ TEMPERATURE = 0.7  # of the samples that vote
 
 def voters(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of generation that draw `mbr` samples, of which `n_best` are wanted. Raises ValueError."""
-    if mbr < 2:
-        raise ValueError(f"mbr is {mbr}; give the number of samples that are compared, at least 2.")
+    if not isinstance(mbr, int) or mbr < 2:
+        raise ValueError(f"mbr is {mbr!r}; give the number of samples that are compared, at least 2.")
     if settings.get("beam_size") not in (None, 1):
         raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
     if settings.get("sample") is False:

@@ -36,7 +36,8 @@ class Facts:
     longest_target: int
     length_ratio: float  # target to source length (with EOS), exceeded by one training pair in a thousand
     padding_share: float
-    fingerprint: str
+    fingerprint: str  # of the training pairs
+    dev_fingerprint: str = ""
     tags: Sequence[str] = ()  # that sources began with, to tell what is wanted
     begun_from: str = ""  # the run whose tokenizers and weights it began with
     begun_parameters: int = 0  # so many of which were taken

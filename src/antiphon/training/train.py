@@ -174,10 +174,10 @@ def _resume(
             "resume with the same files."
         )
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
-    if len(dev_data) != facts.dev_pairs:
+    if len(dev_data) != facts.dev_pairs or facts.dev_fingerprint not in ("", dev_data.fingerprint()):
         raise ValueError(
-            f"{out}: was measured on other pairs ({facts.dev_pairs} then, {len(dev_data)} now); resume with the same "
-            "dev pairs."
+            f"{out}: was measured on other pairs ({facts.dev_pairs} then, {len(dev_data)} now, or in another order); "
+            "resume with the same dev pairs."
         )
     _refuse_lost(out)
     model = Model.new(config, tokenizers, facts)
@@ -306,6 +306,7 @@ def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config, tags: Seq
         length_ratio=round(float(np.quantile(data.targets.lengths / data.sources.lengths, 0.999)), 4),
         padding_share=round(padding_share(data, config.training.batch_tokens), 4),
         fingerprint=data.fingerprint(),
+        dev_fingerprint=dev_data.fingerprint(),
         tags=list(tags),
         unknown_tokens=sum(int((side.ids == UNK).sum()) for side in (data.sources, data.targets)),
     )
