@@ -24,7 +24,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -49,10 +49,11 @@ class Recipe:
     train, measured: files below `folder` of the data, with {task} for the task; `measured` is what `set` tells, a dev
     or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
-    system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
-    expression whose groups are source and target. keys: those of source and target in JSON lines. rewrite: an
-    expression and what is put in its place, in sources. tags: of each task, what its sources begin with where one model
-    learns all. search: options of `antiphon evaluate`; a beam of 5 unless it says otherwise.
+    system, its figure for each task, and for `mean`, or `PREFIX/mean` of the tasks that begin so. line: how a line is
+    written where files are no pairs, as an expression whose groups are source and target. keys: those of source and
+    target in JSON lines. rewrite: an expression and what is put in its place, in sources. tags: of each task, what its
+    sources begin with where one model learns all. begin_from: of a model, the one that learned all tasks, from which it
+    begins. search: options of `antiphon evaluate`; a beam of 5 unless it says otherwise.
 
     Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
     PAIRS is what `read_pairs` takes.
@@ -74,6 +75,7 @@ class Recipe:
     keys: tuple[str, str] = ("source", "target")
     rewrite: tuple[str, str] | None = None
     tags: tuple[str, ...] = ()
+    begin_from: dict[str, str] = field(default_factory=dict)
     search: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -136,12 +138,21 @@ class Training:
         return len(self.tasks) > 1
 
     @property
+    def origin(self) -> "Training | None":
+        """The one for all tasks that it begins from."""
+        name = self.recipe.begin_from.get(self.settings.stem)
+        if name is None:
+            return None
+        return replace(self, settings=self.recipe.home / f"{name}.toml", tasks=tuple(self.recipe.tasks))
+
+    @property
     def model(self) -> str:
         return f"{self.settings.stem}, one for all" if self.together else self.settings.stem
 
     @property
     def out(self) -> Path:
-        name = "together" if self.together and len(self.tasks) == len(self.recipe.tasks) else "+".join(self.tasks)
+        is_all = self.together and len(self.tasks) == len(self.recipe.tasks)
+        name = "together" if is_all else "+".join(map(_flat, self.tasks))
         return self.recipe.kept / self.settings.stem / f"{name}-{self.seed}"
 
     @property
@@ -166,7 +177,7 @@ class Training:
     def pairs(self, pattern: str, *tasks: str) -> str:
         """The files of tasks, as `antiphon` takes them."""
         files = {task: self.recipe.file(self.data, pattern, task) for task in tasks}
-        if not self.together:
+        if not (self.together or self.origin):
             return files[tasks[0]]
         tags = dict(zip(self.recipe.tasks, self.recipe.tags, strict=True))
         return "+".join(f"{tags[task]}={file}" for task, file in files.items())
@@ -190,9 +201,9 @@ class Measurement:
     def report(self) -> Path:
         first = self.members[0]
         if len(self.members) == 1:
-            return first.out / (f"report-{self.task}.json" if first.together else "report.json")
+            return first.out / (f"report-{_flat(self.task)}.json" if first.together else "report.json")
         names = "+".join(f"{one.settings.stem}-{one.seed}" for one in self.members)
-        return self.recipe.kept / "ensembles" / f"{self.task}-{'together-' * first.together}{names}.json"
+        return self.recipe.kept / "ensembles" / f"{_flat(self.task)}-{'together-' * first.together}{names}.json"
 
     @property
     def done(self) -> bool:
@@ -252,6 +263,7 @@ def train(job: Training, stopped: Event) -> None:
     else:
         shutil.copy(job.settings, job.begun_with)
         words += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
+        words += ["--from", str(job.origin.out)] if job.origin else []
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
         if not job.trained and _watched(words, stopped, stdout=log, stderr=log):
             return
@@ -372,15 +384,17 @@ def table(recipe: Recipe, jobs: list[Training], ensembles: list[Measurement], co
         "|---" * (len(columns) + len(recipe.published) + 1) + "|",
     ]
     rows = {task: {title: found[task] for title, found in columns.items()} for task in recipe.tasks}
-    if any("mean" in figures for figures in recipe.published.values()):
-        rows["mean"] = {
-            title: [statistics.mean(values) for values in zip(*found.values(), strict=True)]
+    published = dict.fromkeys(name for figures in recipe.published.values() for name in figures)
+    for name in (name for name in published if name.rpartition("/")[2] == "mean"):
+        group = [task for task in recipe.tasks if task.startswith(name.removesuffix("mean"))]
+        rows[name] = {
+            title: [statistics.mean(values) for values in zip(*(found[task] for task in group), strict=True)]
             for title, found in columns.items()
         }
     for task, row in rows.items():
-        published = [figures.get(task) for figures in recipe.published.values()]
+        figures = [system.get(task) for system in recipe.published.values()]
         cells = [_spread(values) for values in row.values()]
-        cells += ["" if value is None else f"{value:.2f}" for value in published]
+        cells += ["" if value is None else f"{value:.2f}" for value in figures]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _told(recipe, jobs), ""])
 
@@ -407,6 +421,11 @@ def _told(recipe: Recipe, jobs: list[Training]) -> str:
         + (f"{_title(recipe.measure)} `{signature}`. " if signature else "")
         + recipe.note
     )
+
+
+def _flat(task: str) -> str:
+    """Its name as that of a file, where it has a folder before it."""
+    return task.replace("/", "-")
 
 
 def _title(measure: str) -> str:
@@ -484,7 +503,8 @@ def main() -> None:
         for file in settings
         for some in ([tasks] if options.together else [(task,) for task in tasks])
     ]
-    for job in jobs:
+    origins = list({job.origin.out: job.origin for job in jobs if job.origin}.values())
+    for job in [*origins, *jobs]:
         for pattern in (recipe.train, recipe.measured):
             job.pairs(pattern, *job.tasks)
         refuse_other_settings(job)
@@ -492,7 +512,7 @@ def main() -> None:
     ensembles = []
     if options.ensemble:
         ensembles = [Measurement(tuple(job for job in jobs if task in job.tasks), task) for task in tasks]
-    if not all(run_all(some, options.jobs) for some in (jobs, ensembles) if some):
+    if not all(run_all(some, options.jobs) for some in (origins, jobs, ensembles) if some):
         sys.exit("Not all is done; the same command goes on from here.")
     if options.only:
         return

@@ -206,6 +206,8 @@ def test_what_cannot_be_is_a_sentence(
     with pytest.raises(ValueError, match="has its own weights; leave begin_from away"):
         train(letters(60), origin, begin_from=origin, resume=True)
     assert not out.exists()
+    auto = changed(CONFIG, {"tokenizer": {"source": "auto", "target": "auto"}, "training": {"max_steps": 1}})
+    assert train(letters(30), tmp_path / "auto", config=auto, begin_from=origin).tokenizers.source.kind == "words"
     for words, told in (
         (["--preset", "tiny"], "leave --preset away"),
         (["--resume"], "leave --preset, --config and --from away"),

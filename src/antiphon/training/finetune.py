@@ -45,7 +45,7 @@ class Origin:
         kept = {f"tokenizer.{name}": (own[name], value) for name, value in wanted.items()}
         kept["model.d_model"] = (self.config.model.d_model, config.model.d_model)
         for name, (there, here) in kept.items():
-            if there != here:
+            if here not in (there, "auto"):
                 raise ValueError(
                     f"{self.folder}: a training that begins from a run keeps its tokens and its width: {name} is "
                     f"{there!r} there, and cannot be {here!r}; leave the setting away, or train from nothing."
