@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -378,6 +379,32 @@ def test_validations_are_evenly_spaced_and_the_last_is_at_the_end(tmp_path: Path
     running = trainer(tmp_path, settings(max_steps=20, validations=5))
     running.fit()
     assert [step for step, *_ in running.listener.validations] == [4, 8, 12, 16, 20]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("cost", "count"), [(0, 20), (5, 7), (30, 2)])
+def test_a_training_by_the_clock_is_not_spent_on_validations(
+    cost: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.5  # an update takes half a second of it
+        return now
+
+    def slow_score() -> float:
+        nonlocal now
+        now += cost
+        return now
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=clock, monotonic=lambda: 0.0))
+    running = trainer(tmp_path, settings(max_minutes=5, validations=20), scores=slow_score)
+    progress = running.fit()
+    found = [step for step, *_ in running.listener.validations]  # type: ignore[attr-defined]
+    assert len(found) == count
+    assert found[-1] == progress.step
+    assert progress.seconds - progress.validating == pytest.approx(progress.step / 2)
+    assert progress.validating < 0.1 * 300 + 2 * (cost + 0.5)
 
 
 def test_patience_ends_a_run_and_the_best_is_kept(tmp_path: Path) -> None:

@@ -113,7 +113,12 @@ class TrainingConfig(Table):
     max_steps: int = Field(10000, ge=0, description="stop after so many updates; 0: no limit")
     max_epochs: float = Field(0, ge=0, description="stop after so many passes over the data; 0: no limit")
     max_minutes: float = Field(0, ge=0, description="stop after so many minutes of training; 0: no limit")
-    validations: int = Field(20, ge=1, description="validations over the whole training, evenly spaced")
+    validations: int = Field(
+        20,
+        ge=1,
+        description="validations over the whole training, evenly spaced; fewer where max_minutes are set and they would "
+        "take over a tenth of them",
+    )
     eval_pairs: int = Field(500, ge=1, description="dev sources decoded for the metric at a validation, at most")
     metric: MetricName = Field("auto", description="what decides which checkpoint is best")
     patience: int = Field(10, ge=0, description="validations without a gain before stopping; 0: never")

@@ -26,7 +26,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 class Progress:
     """Where a run stands.
 
-    pairs: of the running epoch, as are batches. seconds: of training, validations included. best: which weights are the
+    pairs: of the running epoch, as are batches. seconds: of training; validating: those of them in validations. best: which weights are the
     best so far, in words; their metric was `best_value`. stale: validations without better ones. noise: where dropout's
     random numbers stand.
     """
@@ -37,6 +37,7 @@ class Progress:
     pairs: int = 0
     target_tokens: int = 0
     seconds: float = 0.0
+    validating: float = 0.0
     validations: int = 0
     best_score: float | None = None
     best_value: float | None = None

@@ -27,6 +27,7 @@ from antiphon.training.optim import clip_gradients, learning_rate, make_optimize
 
 LIMIT = "the limit"
 SAVE_SECONDS = 300  # a checkpoint at least so often
+VALIDATING = 0.1  # the share of its time that a training which ends by the clock gives to validations, about
 AT_ONCE = 2048  # tokens of a batch that a processor has in a transformer together: half the memory of 4096, as fast
 
 
@@ -176,7 +177,8 @@ class Trainer:
         """Validates when another part of the training is over; keeps the best weights; decides whether to go on."""
         progress, config = self.progress, self.config
         over = self.share() >= 1
-        if not over and int(self.share() * config.validations) <= progress.validations:
+        due = int(self.share() * config.validations) > progress.validations
+        if not over and (not due or (config.max_minutes and progress.validating > VALIDATING * progress.seconds)):
             return
         start = time.perf_counter()
         self.model.eval()
@@ -194,7 +196,9 @@ class Trainer:
             progress.finished = LIMIT
         elif config.patience and progress.stale >= config.patience:
             progress.finished = f"no gain in {progress.stale} validations"
-        progress.seconds += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        progress.seconds += seconds
+        progress.validating += seconds
         line = {
             "step": progress.step,
             "dev_loss": found.loss,
