@@ -49,11 +49,12 @@ class Recipe:
     train, measured: files below `folder` of the data, with {task} for the task; `measured` is what `set` tells, a dev
     or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
     that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
-    system, its figure for each task, and for `mean`, or `PREFIX/mean` of the tasks that begin so. line: how a line is
-    written where files are no pairs, as an expression whose groups are source and target. keys: those of source and
-    target in JSON lines. rewrite: an expression and what is put in its place, in sources. tags: of each task, what its
-    sources begin with where one model learns all. begin_from: of a model, the one that learned all tasks, from which it
-    begins. search: options of `antiphon evaluate`; a beam of 5 unless it says otherwise.
+    system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
+    expression whose groups are source and target. keys: those of source and target in JSON lines. rewrite: an
+    expression and what is put in its place, in sources. also: tasks that one model for all learns too, and is not
+    measured on. tags: of each task, then of each of those, what its sources begin with where one model learns all.
+    begin_from: of a model, the one for all that it begins from. search: options of `antiphon evaluate`; a beam of 5
+    unless it says otherwise.
 
     Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
     PAIRS is what `read_pairs` takes.
@@ -74,6 +75,7 @@ class Recipe:
     line: str = ""
     keys: tuple[str, str] = ("source", "target")
     rewrite: tuple[str, str] | None = None
+    also: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     begin_from: dict[str, str] = field(default_factory=dict)
     search: dict[str, float] = field(default_factory=dict)
@@ -81,6 +83,11 @@ class Recipe:
     @property
     def name(self) -> str:
         return self.home.name
+
+    @property
+    def all_tasks(self) -> tuple[str, ...]:
+        """What one model for all learns."""
+        return (*self.tasks, *self.also)
 
     @property
     def searched(self) -> dict[str, float]:
@@ -143,7 +150,7 @@ class Training:
         name = self.recipe.begin_from.get(self.settings.stem)
         if name is None:
             return None
-        return replace(self, settings=self.recipe.home / f"{name}.toml", tasks=tuple(self.recipe.tasks))
+        return replace(self, settings=self.recipe.home / f"{name}.toml", tasks=self.recipe.all_tasks)
 
     @property
     def model(self) -> str:
@@ -151,13 +158,13 @@ class Training:
 
     @property
     def out(self) -> Path:
-        is_all = self.together and len(self.tasks) == len(self.recipe.tasks)
+        is_all = self.together and self.tasks == self.recipe.all_tasks
         name = "together" if is_all else "+".join(map(_flat, self.tasks))
         return self.recipe.kept / self.settings.stem / f"{name}-{self.seed}"
 
     @property
     def measurements(self) -> "list[Measurement]":
-        return [Measurement((self,), task) for task in self.tasks]
+        return [Measurement((self,), task) for task in self.tasks if task in self.recipe.tasks]
 
     @property
     def begun_with(self) -> Path:
@@ -179,7 +186,7 @@ class Training:
         files = {task: self.recipe.file(self.data, pattern, task) for task in tasks}
         if not (self.together or self.origin):
             return files[tasks[0]]
-        tags = dict(zip(self.recipe.tasks, self.recipe.tags, strict=True))
+        tags = dict(zip(self.recipe.all_tasks, self.recipe.tags, strict=True))
         return "+".join(f"{tags[task]}={file}" for task, file in files.items())
 
     def __str__(self) -> str:
@@ -384,17 +391,15 @@ def table(recipe: Recipe, jobs: list[Training], ensembles: list[Measurement], co
         "|---" * (len(columns) + len(recipe.published) + 1) + "|",
     ]
     rows = {task: {title: found[task] for title, found in columns.items()} for task in recipe.tasks}
-    published = dict.fromkeys(name for figures in recipe.published.values() for name in figures)
-    for name in (name for name in published if name.rpartition("/")[2] == "mean"):
-        group = [task for task in recipe.tasks if task.startswith(name.removesuffix("mean"))]
-        rows[name] = {
-            title: [statistics.mean(values) for values in zip(*(found[task] for task in group), strict=True)]
+    if any("mean" in figures for figures in recipe.published.values()):
+        rows["mean"] = {
+            title: [statistics.mean(values) for values in zip(*found.values(), strict=True)]
             for title, found in columns.items()
         }
     for task, row in rows.items():
-        figures = [system.get(task) for system in recipe.published.values()]
+        published = [figures.get(task) for figures in recipe.published.values()]
         cells = [_spread(values) for values in row.values()]
-        cells += ["" if value is None else f"{value:.2f}" for value in figures]
+        cells += ["" if value is None else f"{value:.2f}" for value in published]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _told(recipe, jobs), ""])
 
@@ -494,14 +499,17 @@ def main() -> None:
             load_config(None, file)
         except ValueError as error:
             sys.exit(str(error))
-    if options.together and len(recipe.tags) != len(recipe.tasks):
-        sys.exit(f"{recipe.home / 'recipe.toml'}: --together needs a tag for each of {len(recipe.tasks)} tasks.")
+    if (options.together or recipe.begin_from) and len(recipe.tags) != len(recipe.all_tasks):
+        sys.exit(
+            f"{recipe.home / 'recipe.toml'}: one model for all needs a tag for each of {len(recipe.all_tasks)} tasks."
+        )
     tasks = tuple(options.only or recipe.tasks)
+    together = tuple(options.only or recipe.all_tasks)
     jobs = [
         Training(recipe, file, some, seed, options.data)
         for seed in options.seeds
         for file in settings
-        for some in ([tasks] if options.together else [(task,) for task in tasks])
+        for some in ([together] if options.together else [(task,) for task in tasks])
     ]
     origins = list({job.origin.out: job.origin for job in jobs if job.origin}.values())
     for job in [*origins, *jobs]:

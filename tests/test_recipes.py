@@ -40,7 +40,7 @@ def test_every_recipe_is_whole(folder: Path, table: ModuleType) -> None:
     for model in models:
         load_config(None, model)
     for figures in recipe.published.values():
-        assert {name for name in figures if not name.endswith("mean")} <= {*recipe.tasks}
+        assert figures.keys() <= {*recipe.tasks, "mean"}
     for model in [name for pair in recipe.begin_from.items() for name in pair]:
         assert (folder / f"{model}.toml").exists()
 
@@ -154,10 +154,8 @@ def test_one_model_for_all_tasks_is_measured_on_each(
 def test_a_model_that_begins_from_the_one_for_all_is_trained_after_it(
     table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = TOY.replace("[published", '[begin_from]\ntuned = "transformer"\n[published').replace(
-        "mean =", '"up/mean" ='
-    )
-    found = found.replace('"upper"', '"up/one"').replace("upper =", '"up/one" =')
+    found = TOY.replace("[published", '[begin_from]\ntuned = "transformer"\n[published')
+    found = found.replace('["upper", "lower"]', '["up/one"]\nalso = ["lower"]').replace("upper =", '"up/one" =')
     (toy / "recipe.toml").write_text(found, encoding="utf-8")
     (toy / "tuned.toml").write_text("[training]\nmax_steps = 2\n", encoding="utf-8")
     letters = toy.parent / "data" / "letters"
@@ -165,13 +163,13 @@ def test_a_model_that_begins_from_the_one_for_all_is_trained_after_it(
     (letters / "upper.txt").rename(letters / "up" / "one.txt")
     written = make(table, toy, monkeypatch, "--model", "tuned", "--seeds", "1")
     kept = toy.parent / "runs" / "recipes" / "toy"
-    origin = kept / "transformer" / "together-1"
-    for name in ("up-one", "lower"):
-        facts = json.loads((kept / "tuned" / f"{name}-1" / "facts.json").read_text())
-        assert (facts["begun_from"], facts["train_pairs"]) == (str(origin), 20)
-    assert json.loads((kept / "tuned" / "up-one-1" / "report.json").read_text())["tags"] == ["U"]
-    cells = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ") for line in written.splitlines() if "|" in line}
-    assert cells["up/mean"][1:] == [*cells["up/one"][1:-1], "50.00"]
+    origin, tuned = kept / "transformer" / "together-1", kept / "tuned" / "up-one-1"
+    assert json.loads((origin / "facts.json").read_text())["train_pairs"] == 40
+    facts = json.loads((tuned / "facts.json").read_text())
+    assert (facts["begun_from"], facts["train_pairs"]) == (str(origin), 20)
+    assert {file.name for file in origin.glob("report*.json")} == {"report-up-one.json"}
+    assert json.loads((tuned / "report.json").read_text())["tags"] == ["U"]
+    assert "| up/one | 1.00 | " in written
 
 
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +180,7 @@ def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytes
         make(table, toy, monkeypatch, "--model", "broken")
     recipe = toy / "recipe.toml"
     recipe.write_text(recipe.read_text(encoding="utf-8").replace('"U", ', ""), encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"recipe\.toml: --together needs a tag for each of 2 tasks"):
+    with pytest.raises(SystemExit, match=r"recipe\.toml: one model for all needs a tag for each of 2 tasks"):
         make(table, toy, monkeypatch, "--together")
     with pytest.raises(SystemExit, match="there is no such file; name the folder of the data"):
         make(table, toy, monkeypatch, "--only", "nothing")

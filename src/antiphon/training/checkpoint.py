@@ -26,9 +26,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 class Progress:
     """Where a run stands.
 
-    pairs: of the running epoch, as are batches. seconds: of training; validating: those of them in validations. best: which weights are the
-    best so far, in words; their metric was `best_value`. stale: validations without better ones. noise: where dropout's
-    random numbers stand.
+    pairs: of the running epoch, as are batches. seconds: of training; validating: those of them in validations. best:
+    which weights are the best so far, in words; their metric was `best_value`. stale: validations without better ones.
+    noise: where dropout's random numbers stand.
     """
 
     step: int = 0
