@@ -170,6 +170,10 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         load_config("smal", None)
 
 
+def test_a_few_minutes_get_a_recurrent_model() -> None:
+    assert [preset_for(50_000, minutes) for minutes in (0, 0.1, 10, 11)] == ["small", "recurrent", "recurrent", "small"]
+
+
 def test_more_pairs_get_a_larger_preset() -> None:
     assert [preset_for(count) for count in (10, 29_999, 30_000, 999_999, 1_000_000)] == [
         "tiny",

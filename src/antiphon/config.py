@@ -116,8 +116,8 @@ class TrainingConfig(Table):
     validations: int = Field(
         20,
         ge=1,
-        description="validations over the whole training, evenly spaced; fewer where max_minutes are set and they would "
-        "take over a tenth of them",
+        description="validations over the whole training, evenly spaced; fewer where they would take over a tenth of "
+        "max_minutes",
     )
     eval_pairs: int = Field(500, ge=1, description="dev sources decoded for the metric at a validation, at most")
     metric: MetricName = Field("auto", description="what decides which checkpoint is best")
@@ -185,6 +185,8 @@ class Config(Table):
         return self
 
 
+QUICK_MINUTES = 10
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
         "tokenizer": {"vocab_size": 2000},
@@ -214,17 +216,22 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {
             "encoder": "gru",
             "decoder": "gru",
+            "attention": "dot",
+            "input_feeding": False,
             "encoder_layers": 1,
             "decoder_layers": 1,
-            "dropout": 0.3,
+            "dropout": 0.2,
         },
-        "training": {"max_steps": 10000},
+        "training": {"batch_tokens": 640, "learning_rate": 1.5e-3, "max_steps": 20000, "warmup_steps": 200},
     },
 }
 
 
-def preset_for(num_pairs: int) -> str:
-    """The name of the preset that suits a training set of `num_pairs` pairs."""
+def preset_for(num_pairs: int, minutes: float = 0) -> str:
+    """The name of the preset that suits a training set of `num_pairs` pairs, and a training of so many minutes (0: as
+    long as it takes). A recurrent model is the better one until a transformer has had the time to catch up."""
+    if 0 < minutes <= QUICK_MINUTES:
+        return "recurrent"
     if num_pairs < 30_000:
         return "tiny"
     return "small" if num_pairs < 1_000_000 else "base"

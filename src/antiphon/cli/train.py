@@ -36,7 +36,8 @@ def train(
         Path | None, typer.Option(help="Folder to write the model to; else runs/ and the name of PAIRS.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="tiny, small, base, fast or recurrent; else chosen by the number of pairs.")
+        str | None,
+        typer.Option(help="tiny, small, base, fast or recurrent; else chosen by the number of pairs and --minutes."),
     ] = None,
     config: ConfigFile = None,
     set_: Settings = None,
@@ -71,10 +72,10 @@ def train(
         training.refuse_existing(out)
         settings = Origin.read(from_).settings(config, words) if from_ else None
         if not from_:
-            _settings(preset, config, words, 1)  # what is wrong with them is told before a large file is read
+            _settings(preset, config, words, 1, minutes)  # what is wrong with them is told before a large file is read
     train_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
-    settings = settings or _settings(preset, config, words, len(train_pairs))
+    settings = settings or _settings(preset, config, words, len(train_pairs), minutes)
     interrupted = Interrupted()
     with TrainingDisplay() as display:
         listeners: list[Listener] = [display]
@@ -141,7 +142,9 @@ def _stem(pairs: str) -> str:
     return name if name not in ("", "-") else "pairs"
 
 
-def _settings(preset: str | None, file: Path | None, words: list[str], num_pairs: int) -> "Config":
+def _settings(
+    preset: str | None, file: Path | None, words: list[str], num_pairs: int, minutes: float | None
+) -> "Config":
     from antiphon.config import load_config, preset_for
 
-    return load_config(preset or preset_for(num_pairs), file, words)
+    return load_config(preset or preset_for(num_pairs, minutes or 0), file, words)
