@@ -177,8 +177,7 @@ class Trainer:
         """Validates when another part of the training is over; keeps the best weights; decides whether to go on."""
         progress, config = self.progress, self.config
         over = self.share() >= 1
-        due = int(self.share() * config.validations) > progress.validations
-        if not over and (not due or (config.max_minutes and progress.validating > VALIDATING * progress.seconds)):
+        if not over and not self._validation_is_due():
             return
         start = time.perf_counter()
         self.model.eval()
@@ -210,6 +209,15 @@ class Trainer:
             log.write(json.dumps({"step": progress.step, "samples": found.samples}) + "\n")
         self._save()
         self.listener.validated(progress.step, found, best)
+
+    def _validation_is_due(self) -> bool:
+        """Another part of the training is over; where it ends by the clock, there is time for it too, and the last
+        validation is not the next thing."""
+        share, count = self.share(), self.config.validations
+        if int(share * count) <= self.progress.validations:
+            return False
+        affordable = self.progress.validating <= VALIDATING * self.progress.seconds
+        return not self.config.max_minutes or (affordable and share * count < count - 0.5)
 
     def _save(self, passing: bool = False) -> None:
         checkpoint.save(self.checkpoints, self.model, self.optimizer, self.progress, self.config.average, passing)
