@@ -220,7 +220,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "input_feeding": False,
             "encoder_layers": 1,
             "decoder_layers": 1,
-            "dropout": 0.2,
+            "dropout": 0.1,
         },
         "training": {"batch_tokens": 640, "learning_rate": 1.5e-3, "max_steps": 20000, "warmup_steps": 200},
     },
