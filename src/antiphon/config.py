@@ -185,7 +185,7 @@ class Config(Table):
         return self
 
 
-QUICK_MINUTES = 10
+QUICK_MINUTES = 10  # up to which a training gets the preset `recurrent`
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {

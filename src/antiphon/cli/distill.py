@@ -14,6 +14,7 @@ from antiphon.cli.train import (
     Minutes,
     Resume,
     Settings,
+    new_settings,
     refuse_other_settings,
     setting_words,
 )
@@ -54,10 +55,9 @@ def distill(
     the teacher's weights that fit.
     """
     from antiphon.cli.progress import DistillationDisplay
-    from antiphon.config import load_config, with_overrides
+    from antiphon.config import with_overrides
     from antiphon.data.pairs import read_pairs
     from antiphon.training import distill as distillation
-    from antiphon.training.finetune import Origin
 
     words = setting_words(set_, minutes)
     refuse_other_settings(preset, config, from_, resume)
@@ -65,10 +65,7 @@ def distill(
         settings = with_overrides(distillation.settings_of(out), words)
     else:
         distillation.refuse_existing(out)
-        if from_:
-            settings = Origin.read(from_).settings(config, words)
-        else:
-            settings = load_config(preset or distillation.PRESET, config, words)
+        settings = new_settings(preset or distillation.PRESET, config, words, from_)
     true_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
     interrupted = Interrupted()

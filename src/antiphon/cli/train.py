@@ -57,25 +57,23 @@ def train(
     """
     from antiphon import text_side
     from antiphon.cli.progress import TrainingDisplay
-    from antiphon.config import with_overrides
+    from antiphon.config import preset_for, with_overrides
     from antiphon.data.mixture import tags_of
     from antiphon.data.pairs import read_pairs
     from antiphon.training import train as training
-    from antiphon.training.finetune import Origin
 
     out = out or Path("runs") / _stem(pairs)
     words = setting_words(set_, minutes)
     refuse_other_settings(preset, config, from_, resume)
     if resume:
-        settings: Config | None = with_overrides(text_side.read_config(out), words)
+        settings = with_overrides(text_side.read_config(out), words)
     else:
-        training.refuse_existing(out)
-        settings = Origin.read(from_).settings(config, words) if from_ else None
-        if not from_:
-            _settings(preset, config, words, 1, minutes)  # what is wrong with them is told before a large file is read
+        training.refuse_existing(out)  # this, and wrong settings, are told before a large file is read
+        settings = new_settings(preset or preset_for(1, minutes or 0), config, words, from_)
     train_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
-    settings = settings or _settings(preset, config, words, len(train_pairs), minutes)
+    if not resume:
+        settings = new_settings(preset or preset_for(len(train_pairs), minutes or 0), config, words, from_)
     interrupted = Interrupted()
     with TrainingDisplay() as display:
         listeners: list[Listener] = [display]
@@ -119,6 +117,17 @@ def refuse_other_settings(preset: str | None, config: Path | None, begin_from: s
         )
 
 
+def new_settings(preset: str, config: Path | None, words: list[str], begin_from: str | None) -> "Config":
+    """Those of the run that a training begins from, else of the preset, with what is said over them."""
+    if begin_from is None:
+        from antiphon.config import load_config
+
+        return load_config(preset, config, words)
+    from antiphon.training.finetune import Origin
+
+    return Origin.read(begin_from).settings(config, words)
+
+
 class Interrupted:
     """The first Ctrl-C asks the training to stop after this step; the second one stops at once."""
 
@@ -140,11 +149,3 @@ def _stem(pairs: str) -> str:
 
     name = Path(parts(pairs)[0].name.split(",")[0]).name.split(".")[0]
     return name if name not in ("", "-") else "pairs"
-
-
-def _settings(
-    preset: str | None, file: Path | None, words: list[str], num_pairs: int, minutes: float | None
-) -> "Config":
-    from antiphon.config import load_config, preset_for
-
-    return load_config(preset or preset_for(num_pairs, minutes or 0), file, words)
