@@ -14,362 +14,20 @@ import math
 import os
 import platform
 import re
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import tomllib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from recipe import ROOT, Measurement, Recipe, Training, read_recipe, refuse_other_settings
+from running import run_all, try_score
 from safetensors import safe_open
 
 from antiphon.config import load_config
-from antiphon.data.pairs import Pair, iter_pairs, read_lines
 
-ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "docs" / "results.md"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What recipe.toml says.
-
-    train, measured: files below `folder` of the data, with {task} for the task; `measured` is what `set` tells, a dev
-    or a test set. dev: what training chooses by; where nothing is said, the measured one if it is a dev set, else pairs
-    that are set aside. measure: a number of `antiphon evaluate --json`; others are shown beside it. published: of each
-    system, its figure for each task, and for `mean`. line: how a line is written where files are no pairs, as an
-    expression whose groups are source and target. keys: those of source and target in JSON lines. rewrite: an
-    expression and what is put in its place, in sources. also: tasks that one model for all learns too, and is not
-    measured on. tags: of each task, then of each of those, what its sources begin with where one model learns all.
-    begin_from: of a model, the one for all that it begins from. search: options of `antiphon evaluate`; a beam of 5
-    unless it says otherwise.
-
-    Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
-    PAIRS is what `read_pairs` takes.
-    """
-
-    home: Path
-    title: str
-    folder: str
-    train: str
-    measured: str
-    measure: str
-    tasks: list[str]
-    published: dict[str, dict[str, float]]
-    note: str
-    set: str = "dev"
-    dev: str = ""
-    others: tuple[str, ...] = ()
-    line: str = ""
-    keys: tuple[str, str] = ("source", "target")
-    rewrite: tuple[str, str] | None = None
-    also: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    begin_from: dict[str, str] = field(default_factory=dict)
-    search: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.home.name
-
-    @property
-    def all_tasks(self) -> tuple[str, ...]:
-        """What one model for all learns."""
-        return (*self.tasks, *self.also)
-
-    @property
-    def searched(self) -> dict[str, float]:
-        """The options of its search."""
-        return self.search if "mbr" in self.search else {"beam": 5, **self.search}
-
-    @property
-    def kept(self) -> Path:
-        return ROOT / "runs" / "recipes" / self.name
-
-    def file(self, data: Path, pattern: str, task: str) -> str:
-        """A file of a task, as `antiphon` takes it: one that is no file of pairs is rewritten first."""
-        files = [data / self.folder / one.format(task=task) for one in pattern.split(",")]
-        for file in files:
-            if not file.exists():
-                sys.exit(f"{file}: there is no such file; name the folder of the data with --data.")
-        return str(self._as_pairs(files[0])) if self.line or self.rewrite else ",".join(map(str, files))
-
-    def _as_pairs(self, file: Path) -> Path:
-        pairs = self.kept / "pairs" / f"{file.name.removesuffix('.gz')}.tsv"
-        if not pairs.exists():
-            pairs.parent.mkdir(parents=True, exist_ok=True)
-            text = [f"{source}\t{target}\n" for source, target in self._pairs(file)]
-            unfinished = pairs.with_suffix(".new")
-            unfinished.write_text("".join(text), encoding="utf-8")
-            unfinished.replace(pairs)
-        return pairs
-
-    def _pairs(self, file: Path) -> Iterator[Pair]:
-        source_key, target_key = self.keys
-        pairs = self._lines(file) if self.line else iter_pairs(file, source_key=source_key, target_key=target_key)
-        for source, target in pairs:
-            yield Pair(re.sub(*self.rewrite, source) if self.rewrite else source, target)
-
-    def _lines(self, file: Path) -> Iterator[Pair]:
-        for number, line in enumerate(read_lines(file), 1):
-            found = re.fullmatch(self.line, line)
-            if found is None:
-                sys.exit(f"{file}, line {number}: is not written as recipe.toml tells: {line!r}.")
-            yield Pair(*found.groups())
-
-
-@dataclass(frozen=True)
-class Training:
-    """One model, and where it is kept. Of several tasks, it learns all, each with its tag."""
-
-    recipe: Recipe
-    settings: Path
-    tasks: tuple[str, ...]
-    seed: int
-    data: Path
-
-    @property
-    def together(self) -> bool:
-        return len(self.tasks) > 1
-
-    @property
-    def origin(self) -> "Training | None":
-        """The one for all tasks that it begins from."""
-        name = self.recipe.begin_from.get(self.settings.stem)
-        if name is None:
-            return None
-        return replace(self, settings=self.recipe.home / f"{name}.toml", tasks=self.recipe.all_tasks)
-
-    @property
-    def model(self) -> str:
-        return f"{self.settings.stem}, one for all" if self.together else self.settings.stem
-
-    @property
-    def out(self) -> Path:
-        is_all = self.together and self.tasks == self.recipe.all_tasks
-        name = "together" if is_all else "+".join(map(_flat, self.tasks))
-        return self.recipe.kept / self.settings.stem / f"{name}-{self.seed}"
-
-    @property
-    def measurements(self) -> "list[Measurement]":
-        return [Measurement((self,), task) for task in self.tasks if task in self.recipe.tasks]
-
-    @property
-    def begun_with(self) -> Path:
-        """The settings as they were when it was begun."""
-        return self.out / "settings.toml"
-
-    @property
-    def trained(self) -> bool:
-        """It has come to its end."""
-        metrics = self.out / "metrics.jsonl"
-        return metrics.exists() and '"kept"' in metrics.read_text(encoding="utf-8")
-
-    @property
-    def done(self) -> bool:
-        return all(measurement.done for measurement in self.measurements)
-
-    def pairs(self, pattern: str, *tasks: str) -> str:
-        """The files of tasks, as `antiphon` takes them."""
-        files = {task: self.recipe.file(self.data, pattern, task) for task in tasks}
-        if not (self.together or self.origin):
-            return files[tasks[0]]
-        tags = dict(zip(self.recipe.all_tasks, self.recipe.tags, strict=True))
-        return "+".join(f"{tags[task]}={file}" for task, file in files.items())
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.tasks)}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Of one model on one of its tasks, or of several that decide together."""
-
-    members: tuple[Training, ...]
-    task: str
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.members[0].recipe
-
-    @property
-    def report(self) -> Path:
-        first = self.members[0]
-        if len(self.members) == 1:
-            return first.out / (f"report-{_flat(self.task)}.json" if first.together else "report.json")
-        names = "+".join(f"{one.settings.stem}-{one.seed}" for one in self.members)
-        return self.recipe.kept / "ensembles" / f"{_flat(self.task)}-{'together-' * first.together}{names}.json"
-
-    @property
-    def done(self) -> bool:
-        """It was measured, and with this search."""
-        if not self.report.exists():
-            return False
-        found = json.loads(self.report.read_text(encoding="utf-8"))
-        return bool(found.get("search") == self.recipe.searched)
-
-    def figure(self, name: str = "") -> float:
-        """What was measured."""
-        return float(json.loads(self.report.read_text(encoding="utf-8"))[name or self.recipe.measure])
-
-    def __str__(self) -> str:
-        first, count = self.members[0], len(self.members)
-        return f"{self.task}, seed {first.seed}" if count == 1 else f"{self.task}, {count} together"
-
-
-def read_recipe(folder: Path) -> Recipe:
-    try:
-        found = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-        return Recipe(home=folder.resolve(), **found)
-    except (OSError, TypeError, tomllib.TOMLDecodeError) as error:
-        sys.exit(f"{folder / 'recipe.toml'}: is no recipe ({error}).")
-
-
-def refuse_other_settings(job: Training) -> None:
-    """Ends the program where a model was begun with other settings than its recipe has now."""
-    if not (job.begun_with.exists() and (job.out / "config.json").exists()):
-        return
-    before, now = (_settings(file) for file in (job.begun_with, job.settings))
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            sys.exit(
-                f"{job.out}: was begun with {name} {before.get(name, 'left out')}, and in {job.settings} it is "
-                f"{now.get(name, 'left out')}; remove the folder to train anew, or take the setting back."
-            )
-
-
-def _settings(file: Path) -> dict[str, Any]:
-    """The values in a file of settings, by table.key."""
-    tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
-
-
-def train(job: Training, stopped: Event) -> None:
-    """Trains and measures on one core. What it says goes to a log beside the model."""
-    job.out.mkdir(parents=True, exist_ok=True)
-    recipe = job.recipe
-    words = ["train", job.pairs(recipe.train, *job.tasks), "--out", str(job.out)]
-    dev = recipe.dev or (recipe.measured if recipe.set == "dev" else "")
-    if dev:
-        words += ["--dev", job.pairs(dev, *job.tasks)]
-    words += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
-    if (job.out / "config.json").exists():
-        words.append("--resume")  # with the settings that it was begun with
-    else:
-        shutil.copy(job.settings, job.begun_with)
-        words += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
-        words += ["--from", str(job.origin.out)] if job.origin else []
-    with (job.out / "log.txt").open("a", encoding="utf-8") as log:
-        if not job.trained and _watched(words, stopped, stdout=log, stderr=log):
-            return
-    for measurement in job.measurements:
-        if not (measurement.done or stopped.is_set()):
-            measure(measurement, stopped)
-
-
-def score(recipe: Recipe, pairs: str, outputs: Path, log: Any = None) -> dict[str, Any]:
-    """What the recipe's own measure says, if it has one. Raises RuntimeError when it failed."""
-    script = recipe.home / "score.py"
-    if not script.exists():
-        return {}
-    ran = subprocess.run([sys.executable, script, pairs, outputs], stdout=subprocess.PIPE, stderr=log, text=True)
-    if ran.returncode:
-        where = log.name if log else "what it says above"
-        raise RuntimeError(f"{script} ended with {ran.returncode}; {where} tells why.")
-    found: dict[str, Any] = json.loads(ran.stdout)
-    return found
-
-
-def try_score(recipe: Recipe) -> None:
-    """Ends the program where the recipe's measure does not work here, before anything is trained for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        pairs, outputs = Path(folder) / "pairs.tsv", Path(folder) / "outputs.txt"
-        pairs.write_text("word\tword\n", encoding="utf-8")
-        outputs.write_text("word\n", encoding="utf-8")
-        try:
-            score(recipe, str(pairs), outputs)
-        except RuntimeError as error:
-            sys.exit(str(error))
-
-
-def measure(job: Measurement, stopped: Event) -> None:
-    recipe, first = job.recipe, job.members[0]
-    together, pairs = "+".join(str(one.out) for one in job.members), first.pairs(recipe.measured, job.task)
-    job.report.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, outputs = job.report.with_suffix(".new"), job.report.with_suffix(".txt")
-    evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs)]
-    evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
-    evaluate += [
-        word for name, value in recipe.searched.items() for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    with unfinished.open("w", encoding="utf-8") as report, (first.out / "log.txt").open("a", encoding="utf-8") as log:
-        if _watched(evaluate, stopped, stdout=report, stderr=log):
-            return
-        found = json.loads(unfinished.read_text(encoding="utf-8")) | score(recipe, pairs, outputs, log)
-        told = json.dumps(found | {"search": recipe.searched}, ensure_ascii=False, indent=2)
-        unfinished.write_text(told + "\n", encoding="utf-8")
-    unfinished.replace(job.report)
-
-
-def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
-    """Runs a command on one core; whether it was stopped. Raises RuntimeError when it failed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "antiphon", *command]
-    process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(1)
-            break
-        if stopped.is_set():
-            process.send_signal(signal.SIGINT)  # it saves, and ends
-    if stopped.is_set():
-        return True
-    if code:
-        raise RuntimeError(f"{' '.join(command)} ended with {code}; its log tells why.")
-    return False
-
-
-def run_all(jobs: Sequence[Training | Measurement], side_by_side: int) -> bool:
-    """All of them that have not been done, so many at once; whether all were done."""
-    stopped = Event()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(side_by_side) as pool:
-        bar = progress.add_task("models", total=len(jobs))
-        waiting = [pool.submit(_run_and_tell, job, stopped, progress, bar) for job in jobs]
-        try:
-            for one in waiting:
-                one.result()
-        except KeyboardInterrupt:
-            stopped.set()
-            progress.console.print("Stopping, and saving what is being trained.")
-        except RuntimeError as error:
-            stopped.set()
-            progress.console.print(str(error))
-    return all(job.done for job in jobs)
-
-
-def _run_and_tell(job: Training | Measurement, stopped: Event, progress: Progress, bar: TaskID) -> None:
-    if not (job.done or stopped.is_set()):
-        if isinstance(job, Training):
-            train(job, stopped)
-        else:
-            measure(job, stopped)
-    for measurement in job.measurements if isinstance(job, Training) else [job]:
-        if measurement.done:
-            progress.console.print(f"{measurement}: {measurement.figure():.2f}")
-    progress.advance(bar)
 
 
 def table(recipe: Recipe, jobs: list[Training], ensembles: list[Measurement], command: str) -> str:
@@ -428,11 +86,6 @@ def _told(recipe: Recipe, jobs: list[Training]) -> str:
     )
 
 
-def _flat(task: str) -> str:
-    """Its name as that of a file, where it has a folder before it."""
-    return task.replace("/", "-")
-
-
 def _title(measure: str) -> str:
     return {
         "bleu": "BLEU",
@@ -477,7 +130,50 @@ def write_down(name: str, section: str) -> None:
     RESULTS.write_text(text, encoding="utf-8")
 
 
-def main() -> None:
+def settings(recipe: Recipe, models: Sequence[str]) -> list[Path]:
+    """Their files. Ends the program where one is not there, or cannot be."""
+    files = [recipe.home / f"{model}.toml" for model in models]
+    for file in files:
+        if not file.exists():
+            sys.exit(f"{file}: there is no such model in the recipe.")
+        try:
+            load_config(None, file)
+        except ValueError as error:
+            sys.exit(str(error))
+    return files
+
+
+def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], list[Measurement]]:
+    """What is to be trained (those that others begin from are not among them), and which ensembles to measure. Ends the
+    program for what cannot be, before anything is trained."""
+    files = settings(recipe, options.model)
+    if (options.together or recipe.begin_from) and len(recipe.tags) != len(recipe.all_tasks):
+        sys.exit(
+            f"{recipe.home / 'recipe.toml'}: one model for all needs a tag for each of {len(recipe.all_tasks)} tasks."
+        )
+    tasks, all_tasks = tuple(options.only or recipe.tasks), tuple(options.only or recipe.all_tasks)
+    jobs = [
+        Training(recipe, file, some, seed, options.data)
+        for seed in options.seeds
+        for file in files
+        for some in ([all_tasks] if options.together else [(task,) for task in tasks])
+    ]
+    for job in [*origins(jobs), *jobs]:
+        for pattern in (recipe.train, recipe.measured):
+            job.pairs(pattern, *job.tasks)
+        refuse_other_settings(job)
+    try_score(recipe)
+    if not options.ensemble:
+        return jobs, []
+    return jobs, [Measurement(tuple(job for job in jobs if task in job.tasks), task) for task in tasks]
+
+
+def origins(jobs: Sequence[Training]) -> list[Training]:
+    """The models that these begin from, each once."""
+    return list({job.origin.out: job.origin for job in jobs if job.origin}.values())
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a folder with a recipe.toml")
     parser.add_argument("--model", nargs="+", default=["transformer"], help="the settings: MODEL.toml of the recipe")
@@ -490,37 +186,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.jobs < 1:
         sys.exit(f"--jobs is {options.jobs}: at least one training must run.")
+    return options
+
+
+def main() -> None:
+    options = parse()
     recipe = read_recipe(options.recipe)
-    settings = [options.recipe.resolve() / f"{model}.toml" for model in options.model]
-    for file in settings:
-        if not file.exists():
-            sys.exit(f"{file}: there is no such model in the recipe.")
-        try:
-            load_config(None, file)
-        except ValueError as error:
-            sys.exit(str(error))
-    if (options.together or recipe.begin_from) and len(recipe.tags) != len(recipe.all_tasks):
-        sys.exit(
-            f"{recipe.home / 'recipe.toml'}: one model for all needs a tag for each of {len(recipe.all_tasks)} tasks."
-        )
-    tasks = tuple(options.only or recipe.tasks)
-    together = tuple(options.only or recipe.all_tasks)
-    jobs = [
-        Training(recipe, file, some, seed, options.data)
-        for seed in options.seeds
-        for file in settings
-        for some in ([together] if options.together else [(task,) for task in tasks])
-    ]
-    origins = list({job.origin.out: job.origin for job in jobs if job.origin}.values())
-    for job in [*origins, *jobs]:
-        for pattern in (recipe.train, recipe.measured):
-            job.pairs(pattern, *job.tasks)
-        refuse_other_settings(job)
-    try_score(recipe)
-    ensembles = []
-    if options.ensemble:
-        ensembles = [Measurement(tuple(job for job in jobs if task in job.tasks), task) for task in tasks]
-    if not all(run_all(some, options.jobs) for some in (origins, jobs, ensembles) if some):
+    jobs, ensembles = plan(recipe, options)
+    if not all(run_all(some, options.jobs) for some in (origins(jobs), jobs, ensembles) if some):
         sys.exit("Not all is done; the same command goes on from here.")
     if options.only:
         return

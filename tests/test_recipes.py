@@ -1,6 +1,6 @@
 """Recipes: each is whole, and the command that makes a table of one does what it says, on toy data."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -17,15 +17,14 @@ FOLDERS = sorted(file.parent for file in RECIPES.glob("*/recipe.toml"))
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """recipes/table.py, which keeps and writes everything in a folder of the test's own."""
-    spec = importlib.util.spec_from_file_location("recipe_table", RECIPES / "table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "recipe_table", module)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(str(RECIPES))
+    for name in ("recipe", "running", "table"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module, recipe = importlib.import_module("table"), importlib.import_module("recipe")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "results.md").write_text("# Results\n\n## Speed\n", encoding="utf-8")
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    for one in (module, recipe):
+        monkeypatch.setattr(one, "ROOT", tmp_path)
     monkeypatch.setattr(module, "RESULTS", tmp_path / "docs" / "results.md")
     return module
 
