@@ -17,10 +17,10 @@ from letters import train_letters
 
 import antiphon
 from antiphon.run import Model
+from antiphon.serving.answers import Answer, Delta
 from antiphon.serving.api import kserve
 from antiphon.serving.app import create_app
 from antiphon.serving.errors import RefusedError
-from antiphon.serving.service import Answer, Delta
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import Output
 

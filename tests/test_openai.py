@@ -19,10 +19,11 @@ from fastapi import FastAPI
 from antiphon.config import TokenizerConfig
 from antiphon.data.pairs import Pair
 from antiphon.run import Model
+from antiphon.serving.answers import Answer, Delta
 from antiphon.serving.api.openai import CompletionRequest, _check_search, _search, _written
 from antiphon.serving.app import create_app
 from antiphon.serving.errors import RefusedError
-from antiphon.serving.service import Answer, Delta, Service
+from antiphon.serving.service import Service
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import Output
 from antiphon.tokenizer import train_tokenizers

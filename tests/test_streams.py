@@ -19,8 +19,8 @@ from antiphon.engine.pool import Ticket
 from antiphon.engine.request import Failure, Finished, Progress, Times
 from antiphon.ids import BOS, EOS, PAD, UNK
 from antiphon.segments import Segments, split
+from antiphon.serving.answers import Answer, Delta, Plan, cut
 from antiphon.serving.errors import RefusedError
-from antiphon.serving.service import Answer, Delta, _cut, _Plan
 from antiphon.text_side import LONG_TEXT, TextSide
 from antiphon.tokenizer import train_tokenizers
 
@@ -130,12 +130,12 @@ def ended(tokens: Sequence[int], cut: bool = False) -> Finished:
     return Finished([hypothesis], Times(0, 0, 0, 0))
 
 
-def plan_of(model: TextSide, segments: Segments, stop: Sequence[str] = ()) -> _Plan:
+def plan_of(model: TextSide, segments: Segments, stop: Sequence[str] = ()) -> Plan:
     sources = [(4, EOS) for _ in segments.sentences]
-    return _Plan("toy", model, GenerationConfig(), (), segments, sources, tuple(stop), 0.0)
+    return Plan("toy", model, GenerationConfig(), (), segments, sources, tuple(stop), 0.0)
 
 
-def followed(plan: _Plan, outputs: Sequence[Sequence[int]], sizes: Iterator[int]) -> tuple[list[str], Answer]:
+def followed(plan: Plan, outputs: Sequence[Sequence[int]], sizes: Iterator[int]) -> tuple[list[str], Answer]:
     """Deltas and the answer when each output comes in pieces of some tokens."""
 
     async def follow() -> list[Delta | Answer]:
@@ -175,7 +175,7 @@ def test_deltas_make_up_the_text_exactly(kind: TokenizerKind, form: Normalizatio
     whole = segments.join(texts)
     stop = data.draw(st.lists(st.text("ae. 각é\u0301", min_size=1, max_size=3) | parts(whole), max_size=3), "stop")
     deltas, answer = followed(plan_of(model, segments, stop), outputs, iter(sizes))
-    assert "".join(deltas) == answer.outputs[0].text == _cut(whole, stop)
+    assert "".join(deltas) == answer.outputs[0].text == cut(whole, stop)
     assert [output.text for _, output in answer.sentences] == texts
     assert not any(one in answer.outputs[0].text for one in stop)
 
@@ -214,10 +214,10 @@ def test_stops_end_the_text_the_same_whether_it_is_streamed_or_not(text: str, st
 @given(text=st.text("ab", max_size=12), stop=st.lists(st.text("ab", min_size=1, max_size=4), max_size=4))
 @example(text="aab", stop=["ab", "aab", "b"])
 def test_a_stop_cuts_for_good(text: str, stop: list[str]) -> None:
-    cut = _cut(text, stop)
+    whole = cut(text, stop)
     for size in range(len(text)):
-        if len(_cut(text[:size], stop)) < size:
-            assert _cut(text[:size], stop) == cut
+        if len(cut(text[:size], stop)) < size:
+            assert cut(text[:size], stop) == whole
 
 
 def test_a_failure_on_the_way_is_raised_after_what_was_told() -> None:

@@ -8,28 +8,27 @@ import math
 import re
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from antiphon.config import GenerationConfig, generation_settings
-from antiphon.consensus import by_consensus, voters
+from antiphon.consensus import voters
 from antiphon.engine.messages import Hosted
 from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
-from antiphon.engine.request import Failure, Finished, Priority, Progress, Returned, Times
+from antiphon.engine.request import Failure, Priority, Returned
 from antiphon.segments import Segments, split
-from antiphon.serving.account import current, overall
+from antiphon.serving.account import current
+from antiphon.serving.answers import Answer, Delta, Plan, finished, refused, stopped
 from antiphon.serving.errors import RefusedError, invalid
 from antiphon.serving.settings import ServerSettings
-from antiphon.text_side import BLANK, LONG_TEXT, Output, TextSide
+from antiphon.text_side import LONG_TEXT, Output, TextSide
 from antiphon.words import Word
 
 SHOWN = 40  # characters of a text in a message
 T = TypeVar("T")
-STATUS = {"refused": 422, "failed": 500, "late": 504, "lost": 503}
-REASON = {"refused": "invalid", "failed": "failed", "late": "late", "lost": "unavailable"}
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,6 @@ class Ask:
     stop: Sequence[str] = ()
     alignments: bool = False
     timeout: float | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """To one text: its n best outputs, best first. sentences: each that it was split into, and its best output."""
-
-    outputs: list[Output]
-    sentences: list[tuple[str, Output]]
-    source_tokens: int
-    times: Times | None = None
-
-
-@dataclass(frozen=True)
-class Delta:
-    """Further text of an answer."""
-
-    text: str
-    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +104,7 @@ class Service:
         if ask.alignments:
             return await self._aligned(ask, plans, client)
         with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
-            ended = [[await _finished(next(tickets)) for _ in plan.sources] for plan in plans]
+            ended = [[await finished(next(tickets)) for _ in plan.sources] for plan in plans]
 
         def answers() -> list[Answer]:
             return [plan.answer(found) for plan, found in zip(plans, ended, strict=True)]
@@ -167,7 +148,7 @@ class Service:
             except TimeoutError:
                 raise RefusedError(504, "late", "the server did not get to it in time; ask again later.") from None
         if isinstance(ended, Failure):
-            raise _refused(ended)
+            raise refused(ended)
         assert isinstance(ended, Returned)
         return ended.value
 
@@ -182,7 +163,7 @@ class Service:
         tokens = await self.call(ask.model, "following", client, timeout=ask.timeout, **asked)
         plans = [replace(plan, prefix=(*plan.prefix, token)) for token in tokens]
         with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
-            ended = [await _finished(ticket) for ticket in tickets]
+            ended = [await finished(ticket) for ticket in tickets]
         outputs = [plan.answer([one]).outputs[0] for one in ended]
         begun = plan.side.tokenizers.target.decode(plan.prefix)  # as outputs have it: words may be unknown
         found = [Alternative(plan.side.word_after(begun, output), output) for output in outputs]
@@ -236,7 +217,7 @@ class Service:
             raise invalid(f"max_length, min_length, prefix: at most {limit} tokens.", "max_length")
         return settings.model_copy(update={"max_length": min(settings.max_length, limit)}), ids
 
-    def _plan(self, ask: Ask) -> list["_Plan"]:
+    def _plan(self, ask: Ask) -> list[Plan]:
         """What to ask the engine for; refuses what cannot be."""
         name, side = self.side(ask.model)
         current().asked(name, ask.texts)
@@ -249,7 +230,7 @@ class Service:
         for text in ask.texts:
             segments = _segments(text, ask, side.facts.tags)
             sources = [tuple(self.check_length(name, sentence)) for sentence in segments.sources]
-            plans.append(_Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), deadline, kept))
+            plans.append(Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), deadline, kept))
         return plans
 
     def _at_once(self, client: Client) -> int:
@@ -257,9 +238,7 @@ class Service:
         half = max(1, self.settings.max_outstanding // 2)
         return min(half, client.max_outstanding or half)
 
-    def _submitted(
-        self, plans: Sequence["_Plan"], client: Client, stream: bool = False
-    ) -> Generator[Ticket, None, None]:
+    def _submitted(self, plans: Sequence[Plan], client: Client, stream: bool = False) -> Generator[Ticket, None, None]:
         """A ticket for each source in turn; some that come next run already. Those that nobody asked for are cancelled
         at the end."""
         ahead: deque[Ticket] = deque()
@@ -275,7 +254,7 @@ class Service:
             for ticket in ahead:
                 ticket.cancel()
 
-    def _submit(self, plan: "_Plan", source: tuple[int, ...], client: Client, stream: bool) -> Ticket:
+    def _submit(self, plan: Plan, source: tuple[int, ...], client: Client, stream: bool) -> Ticket:
         request = partial(
             self.pool.submit,
             model=plan.model,
@@ -297,7 +276,7 @@ class Service:
             raise RefusedError(503, "unavailable", str(error), retry_after=1) from None
         return ticket
 
-    async def _aligned(self, ask: Ask, plans: list["_Plan"], client: Client) -> list[Answer]:
+    async def _aligned(self, ask: Ask, plans: list[Plan], client: Client) -> list[Answer]:
         """Attention is looked at aside from the running batch, which does not keep it."""
         if ask.split != "none":
             raise invalid("alignments: can be had for a text that is not split; set split to none.", "alignments")
@@ -306,12 +285,12 @@ class Service:
         found = await self.call(ask.model, "align", client, timeout=ask.timeout, **arguments)
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
-            shown = [_stopped(Output(**output), plan.stop) for output in outputs]
+            shown = [stopped(Output(**output), plan.stop) for output in outputs]
             current().answered(sum(map(len, plan.sources)), shown)
             answers.append(Answer(shown, [], sum(map(len, plan.sources))))
         return answers
 
-    def _counted(self, plans: Sequence["_Plan"], client: Client) -> "_Count":
+    def _counted(self, plans: Sequence[Plan], client: Client) -> "_Count":
         """Holds places for requests, or a call, while they are answered; refuses when there is none."""
         count = min(sum(len(plan.sources) for plan in plans), self._at_once(client)) if plans else 1
         if self.draining:
@@ -356,102 +335,6 @@ class _Count:
             del self._outstanding[self._name]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One text on its way: its sentences as ids, and how they are put together again. kept: of the samples that are
-    compared, how many are wanted; None: nothing is compared."""
-
-    model: str
-    side: TextSide
-    settings: GenerationConfig
-    prefix: tuple[int, ...]
-    segments: Segments
-    sources: list[tuple[int, ...]]
-    stop: tuple[str, ...]
-    deadline: float
-    kept: int | None = None
-
-    def answer(self, ended: Sequence[Finished]) -> Answer:
-        """The sentences' results as one."""
-        found = [self._outputs(end) for end in ended]
-        if not found:
-            return Answer([_stopped(replace(BLANK, text=self.segments.join([])), self.stop)], [], 0)
-        count = max(map(len, found))
-        ranked = [[outputs[min(rank, len(outputs) - 1)] for outputs in found] for rank in range(count)]
-        outputs = [_stopped(_joined(self.segments, some), self.stop) for some in ranked]
-        sentences = list(zip(self.segments.sentences, ranked[0], strict=True))
-        current().answered(sum(map(len, self.sources)), outputs, ended)
-        return Answer(outputs, sentences, sum(map(len, self.sources)), overall([end.times for end in ended]))
-
-    def _outputs(self, end: Finished) -> list[Output]:
-        """Of one sentence, best first."""
-        outputs = [self.side.output(hypothesis) for hypothesis in end.hypotheses]
-        if self.kept is None:
-            return outputs
-        return [outputs[place] for place in by_consensus([output.text for output in outputs])[: self.kept]]
-
-    async def follow(self, tickets: Iterable[Ticket]) -> AsyncIterator[Delta | Answer]:
-        """Deltas in the order of the sentences, and the answer."""
-        writer = _Writer(self.stop)
-        ended: list[Finished] = []
-        for gap, ticket in zip(self.segments.gaps, tickets, strict=False):
-            if delta := writer.write(gap):
-                yield Delta(delta)
-            tokens: tuple[int, ...] = ()
-            async for event in ticket.events():
-                if isinstance(event, Progress):
-                    tokens += event.tokens
-                    if delta := writer.show(self.side.settled_text(tokens)):
-                        yield Delta(delta, event.tokens)
-                elif isinstance(event, Finished):
-                    ended.append(event)
-                    if delta := writer.finish(self.side.output(event.hypotheses[0]).text):
-                        yield Delta(delta)
-                else:
-                    assert isinstance(event, Failure)
-                    raise _refused(event)
-        if delta := writer.write(self.segments.gaps[-1]) + writer.end():
-            yield Delta(delta)
-        yield self.answer(ended)
-
-
-class _Writer:
-    """Text that grows sentence by sentence, and how much of it has been shown: never past a stop, nor what may become
-    the beginning of one."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = stop
-        self._before = ""  # the sentences that are done, and what lies between
-        self._shown = ""
-
-    def write(self, text: str) -> str:
-        self._before += text
-        return self._fresh(self._before, last=False)
-
-    def show(self, text: str) -> str:
-        """The sentence so far, all of it settled."""
-        return self._fresh(self._before + text, last=False)
-
-    def finish(self, text: str) -> str:
-        """The sentence is this."""
-        return self.write(text)
-
-    def end(self) -> str:
-        return self._fresh(self._before, last=True)
-
-    def _fresh(self, text: str, last: bool) -> str:
-        cut = _cut(text, self._stop)
-        if not last and len(cut) == len(text):
-            held = max(
-                (size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0
-            )
-            cut = cut[: len(cut) - held]
-        if not cut.startswith(self._shown):
-            return ""
-        fresh, self._shown = cut[len(self._shown) :], cut
-        return fresh
-
-
 def _asked_settings(ask: Ask, side: TextSide) -> tuple[dict[str, Any], int | None]:
     """The settings to decode with, and of samples that are compared how many are wanted."""
     if ask.mbr is None:
@@ -472,45 +355,6 @@ def _segments(text: str, ask: Ask, tags: Sequence[str]) -> Segments:
     return split(text, ask.split, ask.language, tags=tags)
 
 
-def _cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the stop that is complete first, and begins first of those that are then: no text that follows
-    changes this."""
-    ends = [(place + len(one), place) for one in stop if (place := text.find(one)) >= 0]
-    return text[: min(ends)[1]] if ends else text
-
-
-def _stopped(output: Output, stop: Sequence[str]) -> Output:
-    text = _cut(output.text, stop)
-    return output if text == output.text else replace(output, text=text)
-
-
-def _joined(segments: Segments, outputs: Sequence[Output]) -> Output:
-    """The outputs of the sentences as that of the text."""
-    text = segments.join([output.text for output in outputs])
-    if len(outputs) == 1:
-        return replace(outputs[0], text=text)
-    return Output(
-        text=text,
-        score=sum(output.score for output in outputs),
-        tokens=[token for output in outputs for token in output.tokens],
-        token_scores=[score for output in outputs for score in output.token_scores],
-        finished=all(output.finished for output in outputs),
-    )
-
-
 def _misread(error: ValueError, place: str) -> RefusedError:
     """For a text that the tokenizer cannot read, by its field."""
     return invalid(re.sub("^text[ 1]*:", f"{place}:", str(error)), place)
-
-
-async def _finished(ticket: Ticket) -> Finished:
-    ended = await ticket.end()
-    if isinstance(ended, Failure):
-        raise _refused(ended)
-    assert isinstance(ended, Finished)
-    return ended
-
-
-def _refused(failure: Failure) -> RefusedError:
-    retry = 1 if failure.kind in ("late", "lost") else None
-    return RefusedError(STATUS[failure.kind], REASON[failure.kind], failure.message, retry_after=retry)

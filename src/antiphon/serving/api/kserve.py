@@ -19,10 +19,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from antiphon.serving.answers import Answer, Delta
 from antiphon.serving.api.native import Search
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
-from antiphon.serving.service import Answer, Ask, Delta, Service
+from antiphon.serving.service import Ask, Service
 
 VERSION = "1"
 JSON_LENGTH = "inference-header-content-length"  # bytes of JSON at the beginning of a body that has tensors after it

@@ -18,11 +18,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from antiphon.segments import Segments
 from antiphon.serving import markup
+from antiphon.serving.answers import Answer
 from antiphon.serving.api.native import WIDEST
 from antiphon.serving.client import KEYS, client_for_key
 from antiphon.serving.errors import RefusedError, invalid, shaped_by, shown
 from antiphon.serving.languages import Route, can_detect, detect, language_routes, name_of
-from antiphon.serving.service import Answer, Ask, Client, Service
+from antiphon.serving.service import Ask, Client, Service
 
 AUTO = "auto"
 STATUS = {401: 403, 404: 400, 413: 400, 415: 400, 422: 400}  # LibreTranslate's, where it has another one

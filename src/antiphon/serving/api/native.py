@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from antiphon.serving.answers import Answer, Delta
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
-from antiphon.serving.service import Answer, Ask, Delta, Service, aside
+from antiphon.serving.service import Ask, Service, aside
 from antiphon.text_side import Output, TextSide
 from antiphon.words import Word
 

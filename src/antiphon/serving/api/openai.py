@@ -29,10 +29,11 @@ from pydantic import (
 )
 
 from antiphon.config import GenerationConfig
+from antiphon.serving.answers import Answer, Delta
 from antiphon.serving.api.native import WIDEST
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
-from antiphon.serving.service import Answer, Ask, Delta, Service
+from antiphon.serving.service import Ask, Service
 from antiphon.serving.settings import ServerSettings
 from antiphon.text_side import Output, TextSide, members_of
 from antiphon.tokenizer import Tokenizer
