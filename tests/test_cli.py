@@ -566,6 +566,22 @@ def test_a_reader_that_stops_early_is_no_error(trained: Path, tmp_path: Path) ->
         assert "Traceback" not in process.stderr.read()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_an_empty_one(trained: Path, closed: str) -> None:
+    words = ["sh", "-c", f'exec "$@" {closed}', "sh", *antiphon("generate", trained, "--max-length", 2)]
+    found = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_a_file_of_settings_is_not_put_over_what_few_minutes_ask_for(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[model]\nd_model = 16\nnum_heads = 2\n")
+    words = ["train", write_pairs(tmp_path / "p.tsv"), "--minutes", "0.01"]
+    assert cli(*words, "--out", tmp_path / "a", "--set", "model.d_model=16").code == 0
+    assert cli(*words, "--out", tmp_path / "b", "--config", tmp_path / "c.toml").code == 0
+    encoders = [json.loads((tmp_path / run / "config.json").read_text())["model"]["encoder"] for run in "ab"]
+    assert encoders == ["gru", "transformer"]
+
+
 def test_serve_answers_over_a_real_socket_and_stops_when_told(trained: Path) -> None:
     from antiphon import load
 

@@ -23,8 +23,8 @@ FLOORS = [
     {"run"},
     {"text_side"},
     {"decoding", "data", "model"},
-    {"tokenizer", "segments", "words", "files", "kernels"},
-    {"config", "consensus", "ids", "machine", "metrics", "plots"},
+    {"tokenizer", "segments", "words", "files", "kernels", "plots"},
+    {"config", "consensus", "history", "ids", "machine", "metrics"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 

@@ -1,16 +1,16 @@
 """Pictures of a training run, drawn from what it wrote down; and what all our pictures share.
 
-`loss_curve` reads `metrics.jsonl`: one JSON object a line, with "step" and either "loss" (training), or "dev_loss" and
-other "dev_..." numbers (validation), or what is no number and not drawn. Steps that a resumed run did again
-count once, with what was written last. This file knows nothing of models, needs no display and leaves
-matplotlib's global state alone.
+`loss_curve` reads `metrics.jsonl`: records with "step" and either "loss" (training), or "dev_loss" and other "dev_..."
+numbers (validation), or what is no number and not drawn. Steps that a resumed run did again count once, with what was
+written last. This file knows nothing of models, needs no display and leaves matplotlib's global state alone.
 """
 
-import json
 import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from antiphon.history import read_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,11 +40,8 @@ NAMES = {
 
 
 def loss_curve(metrics_file: Path, png: Path) -> None:
-    """Draws the losses, and the dev metrics on a second axis, into `png`: all of it or nothing.
-
-    A last line without its newline, as a killed run leaves it, is left out. Raises ValueError, with the line,
-    for any other that is not a JSON object with a step.
-    """
+    """Draws the losses, and the dev metrics on a second axis, into `png`: all of it or nothing. Raises ValueError, with
+    the line, for one that is no record."""
     save(draw(read_curves(metrics_file)), png)
 
 
@@ -64,14 +61,8 @@ def save(figure: "Figure", png: Path) -> None:
 
 def read_curves(metrics_file: Path) -> dict[str, Curve]:
     """The "loss" and all "dev_..." numbers of a `metrics.jsonl`, by name, each by rising step."""
-    try:
-        text = metrics_file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ValueError(f"{metrics_file}: cannot be read ({error.strerror}).") from None
     curves: dict[str, Curve] = {}
-    *whole, _unfinished = text.split("\n")
-    for number, line in enumerate(whole, 1):
-        record = parse_record(line, f"{metrics_file}, line {number}")
+    for record in read_records(metrics_file):
         for name, value in record.items():
             if (name == "loss" or name.startswith("dev_")) and isinstance(value, int | float):
                 curves.setdefault(name, {})[record["step"]] = float(value)
@@ -125,14 +116,3 @@ def _line(axes: "Axes", curve: Curve, name: str, color: str) -> Any:
         linewidth=1.4,
     )
     return line
-
-
-def parse_record(line: str, place: str) -> dict[str, Any]:
-    """A line of metrics.jsonl. Raises ValueError, with the place, for one that is not a JSON object with a step."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        raise ValueError(f"{place}: expected a JSON object with a step, found {line[:60]!r}; delete the line.")
-    return record

@@ -33,6 +33,7 @@ for verb in (train, distill, generate, evaluate, serve, inspect, export, demo):
 
 def main() -> None:
     """Runs the command line; a mistake of the user becomes a sentence, never a traceback."""
+    _fill_closed_streams()
     machine.settle()
     try:
         app(prog_name="antiphon")
@@ -49,3 +50,13 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fill_closed_streams() -> None:
+    """A standard stream that whoever started us has closed is empty, or takes what is written to nowhere; else the
+    next file that is opened would be in its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115

@@ -37,7 +37,10 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="tiny, small, base, fast or recurrent; else chosen by the number of pairs and --minutes."),
+        typer.Option(
+            help="tiny, small, base, fast or recurrent; else chosen by the number of pairs, and without --config by "
+            "--minutes too."
+        ),
     ] = None,
     config: ConfigFile = None,
     set_: Settings = None,
@@ -64,16 +67,17 @@ def train(
 
     out = out or Path("runs") / _stem(pairs)
     words = setting_words(set_, minutes)
+    quick = 0 if config else minutes or 0  # a file of settings may be of another kind of model than few minutes ask for
     refuse_other_settings(preset, config, from_, resume)
     if resume:
         settings = with_overrides(text_side.read_config(out), words)
     else:
         training.refuse_existing(out)  # this, and wrong settings, are told before a large file is read
-        settings = new_settings(preset or preset_for(1, minutes or 0), config, words, from_)
+        settings = new_settings(preset or preset_for(1, quick), config, words, from_)
     train_pairs = read_pairs(pairs, source_key=source_key, target_key=target_key)
     dev_pairs = None if dev is None else read_pairs(dev, source_key=source_key, target_key=target_key)
     if not resume:
-        settings = new_settings(preset or preset_for(len(train_pairs), minutes or 0), config, words, from_)
+        settings = new_settings(preset or preset_for(len(train_pairs), quick), config, words, from_)
     interrupted = Interrupted()
     with TrainingDisplay() as display:
         listeners: list[Listener] = [display]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon import kernels, tokenizer
+from antiphon.history import read_records
 from antiphon.model.packed import WORTH, gain
-from antiphon.plots import parse_record
 from antiphon.run import WEIGHTS, Model
 from antiphon.text_side import CHECKPOINTS, METRICS, RunPath, members_of, read_config, read_facts
 
@@ -72,9 +72,7 @@ def _history(metrics: Path) -> dict[str, Any]:
     last: dict[str, Any] = {}
     validations = []
     kept: dict[str, Any] = {}  # of a run that has finished
-    *whole, _unfinished = metrics.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(whole, 1):
-        entry = parse_record(line, f"{metrics}, line {number}")
+    for entry in read_records(metrics):
         if "dev_loss" in entry:
             validations.append(entry)
         elif "kept" in entry:

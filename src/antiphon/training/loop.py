@@ -17,9 +17,9 @@ from antiphon import files
 from antiphon.config import TrainingConfig
 from antiphon.data.batches import Batch, EncodedPairs
 from antiphon.data.swaps import Swaps
+from antiphon.history import read_records
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.model.transformer import TransformerDecoder
-from antiphon.plots import parse_record
 from antiphon.training import checkpoint
 from antiphon.training.checkpoint import Progress
 from antiphon.training.loss import batch_loss
@@ -232,13 +232,9 @@ def _forget_after(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
     kept = []
-    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
+    for record in read_records(metrics):
+        if record["step"] > step:
             break
-        entry = parse_record(line, f"{metrics}, line {number}")
-        if entry["step"] > step:
-            break
-        if "kept" not in entry:
-            kept.append(line)
+        if "kept" not in record:
+            kept.append(json.dumps(record) + "\n")
     files.write_text(metrics, "".join(kept))
