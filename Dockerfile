@@ -2,14 +2,15 @@
 # docker run --rm -p 8000:8000 -v "$PWD/runs:/runs:ro" --stop-timeout 45 antiphon /runs/pairs
 #
 # The C++ compiler stays in the image: kernels are built for the processor that they run on, in a second or two, when a
-# model is first loaded. A volume at /home/antiphon/.cache keeps them.
+# model is first loaded. A volume at /home/antiphon/.cache, which takes over that folder's owner, keeps them.
 
 FROM python:3.12-slim
 
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 10001 antiphon
+    && useradd --create-home --uid 10001 antiphon \
+    && install --directory --owner antiphon /home/antiphon/.cache
 
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \

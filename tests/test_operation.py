@@ -204,7 +204,10 @@ def test_a_mistake_of_ours_is_an_answer_that_names_the_line_of_the_log(
 def test_other_origins_may_ask_when_they_are_named(folder: Path) -> None:
     origin = {"origin": "https://page.example"}
     with serving(folder, cors_origins=("https://page.example",), api_keys=key_file(folder)) as client:
-        ask = origin | {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        ask = origin | {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,x-stainless-os",
+        }
         found = client.options("/v1/generate", headers=ask)  # carries no key
         assert found.status_code == 200
         assert found.headers["access-control-allow-origin"] == "https://page.example"
@@ -357,6 +360,20 @@ def test_a_key_may_come_in_the_body_where_the_dialect_has_it_there(folder: Path)
         for wrong in ({}, {"api_key": "wrong"}, {"api_key": ""}):
             assert client.post("/translate", json=ask | wrong).status_code == 403  # as LibreTranslate
         assert client.post("/detect", json={"q": "ab 01"}).status_code == 403
+
+
+def no_right(file: Path) -> list[keys_module.Known]:
+    raise ValueError(f"{file}: the file of API keys cannot be read (no right).")
+
+
+def test_keys_that_could_not_be_read_are_when_they_can(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(folder, api_keys=key_file(folder)) as client:
+        file = key_file(folder, '[[keys]]\nname = "carol"\nkey = "carol-0123456789abcdef"\n')
+        with monkeypatch.context() as refusing:
+            refusing.setattr(keys_module, "read_keys", no_right)
+            assert client.get("/v1/models", headers={"x-api-key": ALICE}).status_code == 200
+        file.chmod(0o600)
+        assert client.get("/v1/models", headers={"x-api-key": "carol-0123456789abcdef"}).status_code == 200
 
 
 def test_keys_change_without_a_new_start(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -595,11 +612,16 @@ def test_each_request_is_a_line_of_json_without_texts(folder: Path) -> None:
 
 def test_texts_are_logged_when_asked_for(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "antiphon.access"), serving(folder, log_texts=True) as client:
-        found = client.post("/v1/generate", json={"text": SECRET}).json()["outputs"][0][0]["text"]
-    records = [one for one in caplog.records if one.name == "antiphon.access"]
-    (record,) = [one for one in records if one.fields["path"] == "/v1/generate"]  # type: ignore[attr-defined]
-    assert record.fields["texts"] == [SECRET]  # type: ignore[attr-defined]
-    assert record.fields["outputs"] == [found]  # type: ignore[attr-defined]
+        asked = {"text": SECRET}
+        found = client.post("/v1/generate", json=asked).json()["outputs"][0][0]["text"]
+        client.post("/v1/generate", json=asked | {"alignments": True})
+        client.post("/v1/alternatives", json=asked | {"count": 2})
+        client.post("/v1/trace", json=asked)
+        client.post("/v1/score", json={"source": SECRET, "target": "AB"})
+    records = [one.fields for one in caplog.records if one.name == "antiphon.access"]  # type: ignore[attr-defined]
+    answered = [record for record in records if record["path"].startswith("/v1/")]
+    assert [record["texts"] for record in answered] == [[SECRET]] * 5
+    assert [record["outputs"] for record in answered[:2]] == [[found]] * 2
 
 
 # Beginning and ending

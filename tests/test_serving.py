@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -154,6 +155,47 @@ def test_a_model_whose_own_outputs_may_be_longer_than_the_server_s_is_cut(tmp_pa
             body = client.post("/v1/generate", json={"text": "ab 01", "alignments": alignments}).json()
             assert len(body["outputs"][0][0]["tokens"]) == 9
         assert client.post("/v1/generate", json={"text": "ab 01", "max_length": 10}).status_code == 422
+
+
+def test_a_long_source_lets_no_output_be_longer_than_the_server_s(model: Model, tmp_path: Path) -> None:
+    run = train_letters(tmp_path / "long", "generation.min_length=9")
+    text = "ab 01"
+    assert model.max_length(len(model.source_ids(text)), model.config.generation) > 9
+    with TestClient(create_app(ServerSettings(runs={"long": run}, max_output=9))) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.02)
+        for alignments in (False, True):
+            body = client.post("/v1/generate", json={"text": text, "alignments": alignments}).json()
+            assert len(body["outputs"][0][0]["tokens"]) == 9
+        assert len(client.post("/v1/trace", json={"text": text}).json()["path"]) == 9
+
+
+def test_what_was_begun_before_the_server_drains_is_answered(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = client.app.state.service  # type: ignore[attr-defined]
+    call = service.pool.call
+
+    def call_and_drain(*args: Any, **arguments: Any) -> Any:
+        monkeypatch.setattr(service, "draining", True)
+        return call(*args, **arguments)
+
+    monkeypatch.setattr(service.pool, "call", call_and_drain)
+    body = {"text": "ab 01", "count": 2}  # asks the engine twice
+    assert len(client.post("/v1/alternatives", json=body).json()["alternatives"]) == 2
+    assert client.post("/v1/alternatives", json=body).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/generate", {"text": "ab", "stop": ["x" * 257]}),
+        ("/v1/completions", {"model": "tiny", "prompt": "ab", "stop": "x" * 257}),
+        ("/v2/models/tiny/generate", {"text_input": "ab", "parameters": {"stop": "x" * 257}}),
+    ],
+)
+def test_what_stops_an_output_is_short(client: TestClient, path: str, body: dict[str, Any]) -> None:
+    assert client.post(path, json=body).status_code in (400, 422)
 
 
 def test_time_for_attention_is_limited_too(client: TestClient) -> None:

@@ -28,6 +28,7 @@ def told(text: str, pieces: list[str], apart: bool = False) -> list[tuple[str, f
         ("a é", ["a", " \\xc3", "\\xa9"], [("a", 0.5), ("é", 0.25)]),
         ("한 국", ["한", " ", "국"], [("한", 0.5), ("국", 0.25)]),  # jamo, composed
         ("Le", [" Le", " chat"], [("Le", 0.5)]),  # the text was cut
+        ("Le chat", [" Le", " ch", "at", ".", " Il", " dort"], [("Le", 0.5), ("chat", 0.25)]),  # within a word
     ],
 )
 def test_words_are_what_stands_between_spaces(text: str, pieces: list[str], expected: list[tuple[str, float]]) -> None:

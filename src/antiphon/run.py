@@ -141,12 +141,14 @@ class Model:
         prefix: str = "",
         attention: bool = False,
         mbr: int | None = None,
+        longest: int | None = None,
         wanted: Wanted = lambda: True,
         **settings: Any,
     ) -> Iterator[tuple[int, list[Output]]]:
         """As `outputs`, but yields (index of the source, outputs) as each ends. A blank source has a blank output.
 
-        wanted: asked before each step; False ends it.
+        longest: tokens that an output may have, whatever its settings and its source would let it have. wanted: asked
+        before each step; False ends it.
         """
         if isinstance(sources, str):
             raise ValueError("sources: expected a list of texts, found one text; write [text].")
@@ -161,7 +163,7 @@ class Model:
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
         ids = [self.source_ids(sources[index]) for index in asked]
         forced = self.side.prefix_ids(prefix)
-        searches = [make_search(chosen, self.max_length(len(source), chosen), forced) for source in ids]
+        searches = [make_search(chosen, self.max_length(len(source), chosen, longest), forced) for source in ids]
         workers = min(self.workers, max(1, len(ids) // FEWEST_SOURCES))
         if workers == 1 and self.precision == "float32":
             workers = 0  # whose products many threads share better than the kernels of int8
@@ -187,9 +189,9 @@ class Model:
         """As `TextSide.source_ids`."""
         return self.side.source_ids(text)
 
-    def max_length(self, source_length: int, settings: GenerationConfig) -> int:
+    def max_length(self, source_length: int, settings: GenerationConfig, longest: int | None = None) -> int:
         """As `TextSide.max_length`."""
-        return self.side.max_length(source_length, settings)
+        return self.side.max_length(source_length, settings, longest)
 
     def output(self, hypothesis: Hypothesis) -> Output:
         """A hypothesis as text, with its attention where it was kept."""

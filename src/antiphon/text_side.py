@@ -105,11 +105,12 @@ class TextSide:
         """Token ids that an output shall begin with."""
         return self.target_ids(text) if text else []
 
-    def max_length(self, source_length: int, settings: GenerationConfig) -> int:
+    def max_length(self, source_length: int, settings: GenerationConfig, longest: int | None = None) -> int:
         """The most tokens an output may have; by default a little over what training pairs of its length have, or over
-        `min_length`."""
+        `min_length`. longest: never more than this."""
         usual = math.ceil(1.25 * self.facts.length_ratio * source_length)
-        return settings.max_length or max(usual, settings.min_length) + 8
+        wanted = settings.max_length or max(usual, settings.min_length) + 8
+        return wanted if longest is None else min(wanted, longest)
 
     def settled_text(self, tokens: Sequence[int]) -> str:
         """The text that an output beginning with these tokens begins with, whatever follows: without bytes that are no

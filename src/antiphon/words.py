@@ -23,13 +23,19 @@ class Word:
 def words_of(text: str, pieces: Sequence[str], log_probs: Sequence[float], apart: bool = False) -> list[Word]:
     """The words of a text whose tokens are `pieces`, in their order; each can be found in the text after the one
     before it. apart: every token is a word by itself. What is in the pieces and not in the text (a text may have been
-    cut) yields no words."""
+    cut, also within a word) yields no words."""
     found: list[Word] = []
     place, pending = 0, 0.0  # up to where the text has been told, and the log-probability of what comes next in it
     for group in _groups(pieces, apart):
         word = unicodedata.normalize("NFC", "".join(pieces[index] for index in group)).strip()
         log_prob = sum(log_probs[index] for index in group)
         start = text.find(word, place) if word else -1
+        rest = text[place:].strip()
+        if start < 0 and rest and word.startswith(rest):  # the text ends within this word
+            so_far = ["".join(pieces[index] for index in group[:count]).strip() for count in range(len(group))]
+            count = sum(len(one) < len(rest) for one in so_far)
+            log_prob = sum(log_probs[index] for index in group[:count])
+            return [*found, Word(rest, math.exp(pending + log_prob))]
         if start < 0:  # bytes that are a character only together with others
             pending += log_prob
             continue

@@ -50,10 +50,11 @@ def score(model: Model, wanted: Wanted, pairs: list[tuple[str, str]]) -> list[fl
 
 
 def align(
-    model: Model, wanted: Wanted, texts: list[str], prefix: str, settings: dict[str, Any]
+    model: Model, wanted: Wanted, texts: list[str], prefix: str, settings: dict[str, Any], longest: int
 ) -> list[list[dict[str, Any]]]:
     """As Model.outputs, each with its attention (tokens, source tokens): the mean over the heads of the last layer."""
-    found = sorted(model.stream(texts, prefix=prefix, attention=True, wanted=wanted, **settings), key=itemgetter(0))
+    parts = model.stream(texts, prefix=prefix, attention=True, longest=longest, wanted=wanted, **settings)
+    found = sorted(parts, key=itemgetter(0))
     return [[_with_plain_attention(output) for output in outputs] for _, outputs in found]
 
 

@@ -25,8 +25,8 @@ class Run:
 
 @dataclass(slots=True)
 class Account:
-    """Of one HTTP request. client: the name of its key; refused: the reason, a word; left: the client went away before
-    the end; sent: bytes of the answer's body."""
+    """Of one HTTP request. client: the name of its key; refused: the reason, a word; begun: its answer, for which the
+    engine may be asked more than once; left: the client went away before the end; sent: bytes of the answer's body."""
 
     request_id: str = ""
     method: str = ""
@@ -35,6 +35,7 @@ class Account:
     client: str = ""
     model: str = ""
     refused: str = ""
+    begun: bool = False
     left: bool = False
     status: int = 0
     sent: int = 0
@@ -59,7 +60,7 @@ class Account:
     def asked(self, model: str, texts: Sequence[str] = ()) -> None:
         """Of a model that is served."""
         self.model = model
-        self.texts = list(texts)
+        self.texts += texts
 
     def answered(self, source_tokens: int, outputs: Sequence[Output], ended: Sequence[Finished] = ()) -> None:
         """To one text: its n best outputs, and the runs that made them."""

@@ -12,6 +12,7 @@ from antiphon.serving.account import current, overall
 from antiphon.serving.errors import RefusedError
 from antiphon.text_side import BLANK, Output, TextSide
 
+LONGEST_STOP = 256  # characters of a text that ends an output: all its beginnings are looked for as the output grows
 STATUS = {"refused": 422, "failed": 500, "late": 504, "lost": 503}
 REASON = {"refused": "invalid", "failed": "failed", "late": "late", "lost": "unavailable"}
 
@@ -120,9 +121,8 @@ class _Writer:
     def _fresh(self, text: str, last: bool) -> str:
         kept = cut(text, self._stop)
         if not last and len(kept) == len(text):
-            held = max(
-                (size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0
-            )
+            sizes = ((stop, range(1, min(len(stop), len(text) + 1))) for stop in self._stop)
+            held = max((size for stop, some in sizes for size in some if text.endswith(stop[:size])), default=0)
             kept = kept[: len(kept) - held]
         if not kept.startswith(self._shown):
             return ""

@@ -181,12 +181,12 @@ def _mistake(error: ValidationError) -> str:
 
 
 def _signature(file: Path) -> tuple[int, ...]:
-    """What changes when the file does."""
+    """What changes when the file does, or who may read it."""
     try:
         stat = file.stat()
     except OSError as error:
         raise ValueError(f"{file}: the file of API keys cannot be read ({error.strerror}).") from None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 def _digest(key: str) -> bytes:

@@ -260,7 +260,7 @@ class Service:
             model=plan.model,
             source=source,
             settings=plan.settings,
-            max_length=min(plan.side.max_length(len(source), plan.settings), self.settings.max_output),
+            max_length=plan.side.max_length(len(source), plan.settings, self.settings.max_output),
             prefix=plan.prefix,
             stream=stream,
             key=client.name,
@@ -282,6 +282,7 @@ class Service:
             raise invalid("alignments: can be had for a text that is not split; set split to none.", "alignments")
         plan = plans[0]
         arguments = {"texts": list(ask.texts), "prefix": ask.prefix, "settings": plan.settings.model_dump()}
+        arguments["longest"] = self.settings.max_output
         found = await self.call(ask.model, "align", client, timeout=ask.timeout, **arguments)
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
@@ -293,7 +294,7 @@ class Service:
     def _counted(self, plans: Sequence[Plan], client: Client) -> "_Count":
         """Holds places for requests, or a call, while they are answered; refuses when there is none."""
         count = min(sum(len(plan.sources) for plan in plans), self._at_once(client)) if plans else 1
-        if self.draining:
+        if self.draining and not current().begun:
             raise RefusedError(503, "unavailable", "the server is stopping; ask another one.", retry_after=1)
         if not self.pool.is_ready:
             raise RefusedError(503, "unavailable", "the server is not ready yet; ask again soon.", retry_after=1)
@@ -304,6 +305,7 @@ class Service:
             raise RefusedError(
                 429, "overloaded", f"{whose} has too many requests open; ask again later.", retry_after=self._pause()
             )
+        current().begun = True
         return _Count(self._outstanding, client.name, count, self._took)
 
     def _pause(self) -> int:

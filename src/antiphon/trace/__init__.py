@@ -50,12 +50,20 @@ ALMOST_ZERO = 1e-12  # variance of vectors that are equal but for rounding
 
 @torch.inference_mode()
 def trace(
-    model: Model, text: str, *, alternatives: int = 8, target: str | None = None, prefix: str = "", **settings: Any
+    model: Model,
+    text: str,
+    *,
+    alternatives: int = 8,
+    target: str | None = None,
+    prefix: str = "",
+    longest: int | None = None,
+    **settings: Any,
 ) -> Trace:
     """Decodes `text` as `model.outputs` does, with the same settings, and tells how.
 
-    alternatives: shown beside each chosen token. target: a text to score by teacher forcing. Raises ValueError for a
-    blank or too long text, and for a setting that cannot be.
+    alternatives: shown beside each chosen token. target: a text to score by teacher forcing. longest: tokens that an
+    output may have, whatever its settings and its source would let it have. Raises ValueError for a blank or too long
+    text, and for a setting that cannot be.
     """
     if alternatives < 1:
         raise ValueError(f"alternatives is {alternatives}; ask for 1 or more.")
@@ -68,7 +76,7 @@ def trace(
     for name, ids in (("text", source[:-1]), ("prefix", forced), ("target", goal or [])):
         _check_length(name, len(ids), model.config.training.max_length)
     memory = model.network.encode([source])
-    search = make_search(wanted, model.max_length(len(source), wanted), forced)
+    search = make_search(wanted, model.max_length(len(source), wanted, longest), forced)
     watched = Watched(model.network, memory, search, alternatives)
     tree = run(watched, source, Tree(model.tokenizers.target, wanted.length_penalty))
     path = _path(tree, search.results()[0], watched.distributions, alternatives)

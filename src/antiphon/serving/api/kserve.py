@@ -19,7 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from antiphon.serving.answers import Answer, Delta
+from antiphon.serving.answers import LONGEST_STOP, Answer, Delta
 from antiphon.serving.api.native import Search
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
@@ -45,7 +45,7 @@ class Parameters(Search):
     prefix: str = ""
     split: Literal["none", "sentence"] = "none"
     language: str = Field("en", max_length=35)
-    stop: str | None = Field(None, min_length=1)
+    stop: str | None = Field(None, min_length=1, max_length=LONGEST_STOP)
     timeout: int | None = Field(None, gt=0, lt=1 << 53)
 
 

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from antiphon.serving.answers import Answer, Delta
+from antiphon.serving.account import current
+from antiphon.serving.answers import LONGEST_STOP, Answer, Delta
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
 from antiphon.serving.service import Ask, Service, aside
@@ -54,7 +55,7 @@ class GenerateRequest(Search):
     mbr: int | None = Field(None, ge=2, le=MOST_VOTERS)
     split: Literal["none", "sentence"] = "none"
     language: str = Field("en", max_length=35)
-    stop: list[Annotated[str, Field(min_length=1)]] = Field([], max_length=16)
+    stop: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field([], max_length=16)
     alignments: bool = False
     words: bool = False
     stream: bool = False
@@ -226,6 +227,7 @@ def router(service: Service) -> APIRouter:
             raise invalid(f"source: at most {service.settings.max_texts}, found {len(sources)}.", "source")
         lengths = await aside([*sources, *targets], partial(_lengths, service, name, sources, targets))
         pairs = list(zip(sources, targets, strict=True))
+        current().asked(name, sources)
         scores = await service.call(name, "score", client_of(request), pairs=pairs)
         return ScoreResponse(model=name, scores=scores, tokens=[length + 1 for length in lengths])
 
@@ -235,7 +237,8 @@ def router(service: Service) -> APIRouter:
         await aside([body.text], partial(service.check_length, name, body.text))
         settings, _ = service.check_settings(name, _search(body), body.prefix)
         asked = body.model_dump(include={"text", "target", "prefix", "alternatives"})
-        asked["settings"] = settings.model_dump()
+        asked |= {"settings": settings.model_dump(), "longest": service.settings.max_output}
+        current().asked(name, [body.text])
         return JSONResponse({"model": name} | await service.call(name, "trace", client_of(request), **asked))
 
     return routes

@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from antiphon.config import GenerationConfig
-from antiphon.serving.answers import Answer, Delta
+from antiphon.serving.answers import LONGEST_STOP, Answer, Delta
 from antiphon.serving.api.native import WIDEST
 from antiphon.serving.client import client_of
 from antiphon.serving.errors import RefusedError, invalid, shaped_by
@@ -133,10 +133,14 @@ PARTS: dict[str, Any] = {
 
 Prompt = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed), _schema(STRING, STRINGS)]
 Stop = Annotated[
-    list[Annotated[str, Field(min_length=1)]],
+    list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]],
     Field(max_length=4),
     BeforeValidator(_unless_null),
-    _schema({**STRING, "minLength": 1}, {**STRINGS, "minItems": 0, "maxItems": 4}, {"type": "null"}),
+    _schema(
+        {**STRING, "minLength": 1, "maxLength": LONGEST_STOP},
+        {**STRINGS, "minItems": 0, "maxItems": 4},
+        {"type": "null"},
+    ),
 ]
 Content = Annotated[str | None, BeforeValidator(_text_of), _schema(STRING, PARTS, {"type": "null"})]
 Temperature = Annotated[float | None, Field(ge=0, le=100), AfterValidator(_can_be_had)]

@@ -43,8 +43,8 @@ def middleware(
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
                 allow_methods=["GET", "POST"],
-                allow_headers=["authorization", "x-api-key", "content-type", HEADER],
-                expose_headers=[HEADER, "retry-after"],
+                allow_headers=["*"],  # clients send some of their own; the origin is what is checked
+                expose_headers=[HEADER, "retry-after", "inference-header-content-length"],
             )
         )
     return [
