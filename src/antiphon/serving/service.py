@@ -281,9 +281,8 @@ class Service:
         if ask.split != "none":
             raise invalid("alignments: can be had for a text that is not split; set split to none.", "alignments")
         plan = plans[0]
-        arguments = {"texts": list(ask.texts), "prefix": ask.prefix, "settings": plan.settings.model_dump()}
-        arguments["longest"] = self.settings.max_output
-        found = await self.call(ask.model, "align", client, timeout=ask.timeout, **arguments)
+        arguments = {"prefix": ask.prefix, "settings": plan.settings.model_dump(), "longest": self.settings.max_output}
+        found = await self.call(ask.model, "align", client, timeout=ask.timeout, texts=list(ask.texts), **arguments)
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
             shown = [stopped(Output(**output), plan.stop) for output in outputs]
