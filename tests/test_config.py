@@ -171,7 +171,7 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 
 
 def test_a_few_minutes_get_a_recurrent_model() -> None:
-    assert [preset_for(50_000, minutes) for minutes in (0, 0.1, 10, 11)] == ["small", "recurrent", "recurrent", "small"]
+    assert [preset_for(50_000, minutes) for minutes in (0, 0.1, 30, 31)] == ["small", "recurrent", "recurrent", "small"]
 
 
 def test_more_pairs_get_a_larger_preset() -> None:

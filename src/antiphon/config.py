@@ -69,7 +69,7 @@ class ModelConfig(Table):
         True, description="output weights are the target embeddings; a joint vocabulary shares all"
     )
     copying: bool = Field(False, description="tokens of the source may be copied; needs tokenizer.joint")
-    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="share of activations dropped while training")
+    dropout: float = Field(0.1, ge=0.0, le=0.99, description="share of activations dropped while training")
 
     @model_validator(mode="after")
     def _check_widths(self) -> Self:
@@ -185,7 +185,7 @@ class Config(Table):
         return self
 
 
-QUICK_MINUTES = 10  # up to which a training gets the preset `recurrent`
+QUICK_MINUTES = 30  # up to which a training gets the preset `recurrent`
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
