@@ -566,6 +566,40 @@ def test_a_reader_that_stops_early_is_no_error(trained: Path, tmp_path: Path) ->
         assert "Traceback" not in process.stderr.read()
 
 
+def with_generation(trained: Path, out: Path, **settings: object) -> Path:
+    """A copy of a run that searches so by itself."""
+    shutil.copytree(trained, out)
+    config = json.loads((out / "config.json").read_text())
+    config["generation"] |= settings
+    (out / "config.json").write_text(json.dumps(config))
+    return out
+
+
+def test_the_outputs_that_a_run_gives_by_itself_are_all_told(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    run = with_generation(trained, tmp_path / "run", n_best=2, beam_size=3)
+    assert [line.split("\t")[0] for line in cli("generate", run, stdin=b"ab 01\nab 02\n").out.splitlines()] == list(
+        "1122"
+    )
+    assert len(cli("generate", run, "--n-best", 1, stdin=b"ab 01\nab 02\n").out.splitlines()) == 2
+    assert cli("evaluate", run, write_pairs(tmp_path / "p.tsv"), "--beam", 1).code == 0
+
+
+def test_a_beam_is_measured_where_one_is_asked_for(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    run, pairs = with_generation(trained, tmp_path / "run", sample=True), write_pairs(tmp_path / "p.tsv")
+    told = [cli("evaluate", one, pairs, "--beam", 2, "--outputs", tmp_path / "o").out for one in (run, trained)]
+    assert told[0] == told[1]
+
+
+def test_minutes_take_the_place_of_other_limits_but_not_of_those_that_are_said() -> None:
+    from antiphon.cli.train import setting_words
+    from antiphon.config import load_config
+
+    found = load_config("tiny", None, setting_words(["training.max_steps=7"], 5)).training
+    assert (found.max_steps, found.max_epochs, found.max_minutes) == (7, 0, 5)
+    assert load_config("tiny", None, setting_words(["training.max_epochs=2"], 5)).training.max_steps == 0
+    assert load_config("tiny", None, setting_words([], None)) == load_config("tiny", None)
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_an_empty_one(trained: Path, closed: str) -> None:
     words = ["sh", "-c", f'exec "$@" {closed}', "sh", *antiphon("generate", trained, "--max-length", 2)]

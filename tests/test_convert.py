@@ -288,6 +288,15 @@ def test_huggingface_searches_as_the_run_s_settings_say(transformers: Any, tmp_p
     assert texts == [output.text for outputs in model.outputs(SOURCES) for output in outputs]
 
 
+def test_a_run_that_draws_its_outputs_draws_them_in_huggingface_without_a_beam(tmp_path: Path) -> None:
+    model = m2m100()
+    generation = model.config.generation.model_copy(update={"sample": True, "beam_size": 3})
+    model.side.config = model.config.model_copy(update={"generation": generation})
+    huggingface.export(model, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8"))
+    assert (written["do_sample"], written["num_beams"]) == (True, 1)
+
+
 def test_huggingface_never_chooses_what_is_no_text(transformers: Any, tmp_path: Path) -> None:
     model = m2m100(NEVER_ENDS)
     decoder: Any = model.network.decoder

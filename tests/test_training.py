@@ -28,6 +28,7 @@ from antiphon.config import (
 )
 from antiphon.data.batches import Batch, EncodedPairs
 from antiphon.data.pairs import Pair
+from antiphon.evaluation.evaluate import answer
 from antiphon.evaluation.summary import summarize
 from antiphon.model.dropout import Dropout
 from antiphon.model.seq2seq import Seq2Seq, build
@@ -38,7 +39,7 @@ from antiphon.tokenizer import train_tokenizers
 from antiphon.training import checkpoint, loop, precision
 from antiphon.training import train as training
 from antiphon.training.checkpoint import Progress
-from antiphon.training.loop import StepReport, Trainer, Validation
+from antiphon.training.loop import LIMIT, StepReport, Trainer, Validation
 from antiphon.training.loss import batch_loss
 from antiphon.training.optim import clip_gradients, learning_rate, make_optimizer
 from antiphon.training.precision import choose_precision
@@ -421,6 +422,26 @@ def test_patience_ends_a_run_and_the_best_is_kept(tmp_path: Path) -> None:
     assert (progress.step, progress.best, progress.best_score) == (10, "the weights of step 4", 3.0)
     assert kept == [2, 4]
     assert [best for *_, best in running.listener.validations] == [True, True, False, False, False]  # type: ignore[attr-defined]
+
+
+def test_a_run_that_ended_for_want_of_gain_goes_on_with_more_patience(tmp_path: Path) -> None:
+    limits = {"max_steps": 20, "validations": 10}
+    for patience, steps, finished in (
+        (2, 6, "no gain in 2 validations"),
+        (2, 6, "no gain in 2 validations"),
+        (0, 20, LIMIT),
+    ):
+        progress = trainer(tmp_path, settings(patience=patience, **limits), scores=lambda: 1.0).fit()
+        assert (progress.step, progress.finished) == (steps, finished)
+
+
+def test_references_are_compared_in_the_form_that_outputs_have() -> None:
+    words = TokenizerConfig(source="words", target="chars", target_normalization="NFD", joint=False)
+    pairs = [Pair("a", "e\u0301"), Pair("b", "\u00e9")]
+    tokenizers = train_tokenizers(pairs, words)
+    model = Model.new(load_config("tiny", None), tokenizers, Facts(2, 2, 0, 0, 6, 6, 1.0, 0.0, ""))
+    assert Validator(model, EncodedPairs(pairs, tokenizers, 10)).references == [["\u00e9"], ["\u00e9"]]
+    assert answer(model, pairs, max_length=1).references == [["\u00e9"], ["\u00e9"]]
 
 
 def test_a_run_that_is_not_wanted_any_more_finishes_its_step_and_saves(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def evaluate(
     other = None if against is None else Model.load(against, device, precision.value)
     wanted = read_pairs(pairs, source_key=source_key, target_key=target_key)
     search = {"beam_size": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram, "mbr": mbr}
+    if beam is not None and mbr is None:
+        search["sample"] = False  # whatever the run does by itself
     answers = answer(model, wanted, **search)
     if outputs is not None:
         files.write_text(outputs, "".join(f"{one_line(output)}\n" for output in answers.outputs))

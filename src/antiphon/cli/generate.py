@@ -83,7 +83,7 @@ def generate(
     while block := list(islice(lines, size)):
         for source, outputs in zip(block, model.outputs(block, prefix=prefix, **settings), strict=True):
             number += 1
-            for line in _shown(number, source, outputs, as_json, n_best):
+            for line in _shown(number, source, outputs, as_json, n_best or usual.n_best):
                 print(line)
         sys.stdout.flush()
 
@@ -95,13 +95,13 @@ def _refuse_unused(flags: dict[str, float | None]) -> None:
             raise ValueError(f"{flag} {value}: is for samples only; add --sample, or leave it out.")
 
 
-def _shown(number: int, source: str, outputs: "list[Output]", as_json: bool, n_best: int | None) -> Iterator[str]:
+def _shown(number: int, source: str, outputs: "list[Output]", as_json: bool, n_best: int) -> Iterator[str]:
     if as_json:
         kept: list[dict[str, Any]] = [asdict(output) for output in outputs]
         for fields in kept:
             del fields["attention"]
         yield json.dumps({"source": source, "outputs": kept}, ensure_ascii=False)
-    elif n_best is not None and n_best > 1:
+    elif n_best > 1:
         for output in outputs:
             yield f"{number}\t{output.score:.4f}\t{one_line(output.text)}"
     else:

@@ -106,9 +106,9 @@ def train(
 
 
 def setting_words(set_: list[str] | None, minutes: float | None) -> list[str]:
-    """`table.key=value` words."""
-    limit = [] if minutes is None else [f"training.max_minutes={minutes}", "training.max_steps=0"]
-    return [*(set_ or []), *limit]
+    """`table.key=value` words. Minutes take the place of the other limits, but for those that are said."""
+    limits = ("max_steps=0", "max_epochs=0", f"max_minutes={minutes}")
+    return [*(f"training.{limit}" for limit in limits if minutes is not None), *(set_ or [])]
 
 
 def refuse_other_settings(preset: str | None, config: Path | None, begin_from: str | None, resume: bool) -> None:

@@ -138,7 +138,7 @@ def _generation_settings(model: Model) -> dict[str, Any]:
         **_special_ids(),
         "suppress_tokens": NEVER,
         "max_new_tokens": longest,
-        "num_beams": wanted.beam_size,
+        "num_beams": 1 if wanted.sample else wanted.beam_size,
         "num_return_sequences": wanted.n_best,
         "length_penalty": wanted.length_penalty,
         "min_new_tokens": wanted.min_length,

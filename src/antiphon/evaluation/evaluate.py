@@ -21,8 +21,9 @@ class Answers:
 
 def answer(model: Model, pairs: Sequence[Pair], **settings: Any) -> Answers:
     """Decodes each distinct source of `pairs` once; settings are those of `GenerationConfig`. Raises ValueError."""
-    sources, references = group_references(pairs)
-    best = [found[0] for found in model.outputs(sources, **settings)]
+    as_written = model.tokenizers.target.as_written
+    sources, references = group_references(Pair(pair.source, as_written(pair.target)) for pair in pairs)
+    best = [found[0] for found in model.outputs(sources, **{"n_best": 1} | settings)]
     return Answers(sources, references, [output.text for output in best], [output.score for output in best])
 
 

@@ -86,6 +86,11 @@ class Tokenizer:
             text = text.removeprefix(" ")
         return unicodedata.normalize("NFC", text) if self.normalization == "NFD" else text
 
+    def as_written(self, text: str) -> str:
+        """A text in the form in which `decode` gives it, to be compared with what it gives: composed (NFC), unless
+        this side takes texts as they are."""
+        return text if self.normalization == "none" else unicodedata.normalize("NFC", text)
+
     def piece(self, id: int) -> str:
         """A token to look at: its text (a byte that is no UTF-8 by itself as \\xc3), or GO and the like."""
         if id <= EOS:

@@ -14,6 +14,9 @@ from antiphon.run import WEIGHTS, read_weights
 from antiphon.text_side import RunPath, members_of, read_config
 from antiphon.tokenizer import TokenizerPair
 
+# Of a table that several share, the weights have the last of these names that is in them.
+TIED = {"decoder.embedding.weight": "decoder.output", "decoder.output": "encoder.embedding.weight"}
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -57,6 +60,8 @@ class Origin:
         """Copies the weights that have a name and a shape of the network's; how many numbers that were."""
         tensors, taken = read_weights(self.folder / WEIGHTS), 0
         for name, parameter in network.named_parameters():
+            while name not in tensors and name in TIED:
+                name = TIED[name]
             if name in tensors and tensors[name].shape == parameter.shape:
                 parameter.copy_(tensors[name])
                 taken += parameter.numel()

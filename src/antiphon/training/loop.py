@@ -111,9 +111,10 @@ class Trainer:
         return max(shares)
 
     def _follow_limits(self) -> None:
-        """A run may be resumed with later limits than it was stopped at; one that reached its limit then goes on."""
-        progress = self.progress
-        if progress.finished == LIMIT and self.share() < 1:
+        """A run may be resumed with later limits, or more patience, than it was stopped at, and then goes on."""
+        progress, patience = self.progress, self.config.patience
+        has_patience = not patience or progress.stale < patience
+        if self.share() < 1 and (progress.finished == LIMIT or has_patience):
             progress.finished = ""
         progress.validations = min(progress.validations, int(self.share() * self.config.validations))
 

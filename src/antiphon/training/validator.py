@@ -23,7 +23,7 @@ class Validator:
         self.data = dev_data
         references: dict[str, list[str]] = {}
         for pair in dev_data.pairs:
-            references.setdefault(pair.source, []).append(pair.target)
+            references.setdefault(pair.source, []).append(model.tokenizers.target.as_written(pair.target))
         every = -(-len(references) // model.config.training.eval_pairs)  # a file may be sorted: not the first ones only
         self.sources = list(references)[::every]
         self.references = [references[source] for source in self.sources]
