@@ -27,7 +27,7 @@ budgets = st.integers(1, 60)
 
 @cache
 def tokenizers() -> TokenizerPair:
-    return train_tokenizers([Pair("a b c", "a b c")], TokenizerConfig(source="words", target="words", joint=False))
+    return train_tokenizers([Pair("a b c d", "a b c d")], TokenizerConfig(source="words", target="words", joint=False))
 
 
 def encoded(pairs: Sequence[Pair], max_length: int = 100) -> EncodedPairs:
@@ -225,7 +225,14 @@ def test_a_word_that_stands_alone_comes_into_other_pairs() -> None:
 
 
 def test_a_word_of_two_meanings_is_not_swapped() -> None:
-    data = encoded([Pair("a", "a"), Pair("a", "b"), Pair("b", "b"), Pair("c", "c"), Pair("a a", "a a")])
+    data = encoded([Pair("a", "a"), Pair("a", "d"), Pair("b", "b"), Pair("c", "c"), Pair("a a", "a a")])
     assert set(Swaps(data).target_of) == {tokenizers().source.encode(word)[0] for word in "bc"}
     with pytest.raises(ValueError, match="1 of its pairs are a token each side"):
         Swaps(encoded([Pair("a", "a"), Pair("b c", "c")]))
+
+
+@pytest.mark.parametrize("other", [[], [Pair("b", "d")]])
+def test_two_words_of_one_meaning_are_not_swapped(other: list[Pair]) -> None:
+    """Which of them a target means is not known: "b and a" would become "c and a", and all of its target c."""
+    data = encoded([Pair("a", "a"), Pair("b", "a"), *other, Pair("c", "c"), Pair("d", "b"), Pair("b a", "a a")])
+    assert set(Swaps(data).target_of) == {tokenizers().source.encode(word)[0] for word in "cd"}

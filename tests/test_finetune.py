@@ -169,6 +169,19 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_from_there_aga
         assert one.equal(other)
 
 
+def test_tags_are_those_of_the_run_that_are_learned_again(tmp_path: Path) -> None:
+    config = changed(CONFIG, {"training": {"max_steps": 1}})
+    pairs = {tag: [Pair(f"{tag} {source}", target) for source, target in letters(12)] for tag in ("fr", "de")}
+    out = tmp_path / "both"
+    both = train(pairs["fr"] + pairs["de"], out, tags=["fr", "de", "it"], config=config)
+    assert both.facts.tags == ["fr", "de"]
+    assert train(pairs["de"], tmp_path / "tuned", begin_from=out).facts.tags == ["de"]
+    assert train(letters(12), tmp_path / "untagged", begin_from=out).facts.tags == []
+    student = distill(out, pairs["fr"], tmp_path / "student", config=config)
+    assert student is not None
+    assert student.facts.tags == ["fr"]
+
+
 def test_unknown_tokens_are_counted_and_told(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.data.mixture import parts, tags_of
 from antiphon.data.pairs import BLOCK, DataError, Pair, iter_pairs, read_lines, read_pairs, split_pairs
+from antiphon.text_side import members_of
 
 BOM = b"\xef\xbb\xbf"
 
@@ -373,6 +375,39 @@ def test_a_file_that_exists_goes_before_a_mixture(name: str, tmp_path: Path) -> 
     file.write_text("a\tb\n")
     for path in (str(file), file):
         assert list(read_pairs(path)) == [Pair("a", "b")]
+
+
+@pytest.mark.parametrize("folder", ["c++", "lang=fr"])
+def test_parallel_files_that_exist_go_before_a_mixture(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir()
+    for name, text in {f"{folder}/a.en": "a\n", f"{folder}/a.fr": "b\n", "more.tsv": "c\td\n"}.items():
+        Path(name).write_text(text)
+    name = f"{folder}/a.en,{folder}/a.fr"
+    assert list(read_pairs(name)) == [Pair("a", "b")]
+    assert tags_of(name) == ()
+    if "+" not in folder:
+        assert list(read_pairs(f"{name}+de=more.tsv")) == [Pair("a", "b"), Pair("de c", "d")]
+
+
+def test_many_names_may_be_longer_than_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one name between slashes a file system takes 255 bytes."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number:03}.tsv" for number in range(60)]
+    for name in names:
+        Path(name).write_text("a\tb\n")
+    assert list(read_pairs("+".join(names))) == [Pair("a", "b")] * 60
+    assert len(parts("+".join(f"{name},{name}" for name in names))) == 60
+    assert members_of("+".join(names)) == list(map(Path, names))
+    assert rejected("x" * 300 + ".tsv").endswith("check the path.")
+    assert rejected("x" * 300 + ".tsv," + names[0]).endswith("check the names.")
+
+
+def test_a_blank_source_gets_no_tag(write: Callable[[str, bytes], Path]) -> None:
+    file = write("blank.tsv", b" a\tb\n\tc\n \td\n")
+    assert list(read_pairs(f"fr={file}")) == [Pair("fr  a", "b"), Pair("", "c"), Pair(" ", "d")]
 
 
 def test_a_file_of_a_mixture_that_is_missing_or_broken_is_named(write: Callable[[str, bytes], Path]) -> None:

@@ -203,6 +203,17 @@ def test_auto_looks_at_the_texts(kind: str, texts: list[str]) -> None:
     assert pair.joint == (kind == "bpe")
 
 
+@pytest.mark.parametrize(("kind", "texts"), AUTO.items())
+def test_auto_looks_at_sources_without_their_tags(kind: str, texts: list[str]) -> None:
+    tagged = [(f"{tag} {text}", text) for tag in ("fr", "de") for text in texts]
+    pair = train_tokenizers(tagged, TokenizerConfig(), ["de", "fr"])
+    assert (pair.source.kind, pair.target.kind) == (kind, kind)
+    for source, _ in tagged:
+        ids = pair.source.encode(source)
+        assert UNK not in ids
+        assert pair.source.decode(ids) == source
+
+
 @pytest.mark.parametrize(
     "texts",
     [

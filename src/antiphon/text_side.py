@@ -5,6 +5,7 @@ It reads the settings, facts and tokenizers of a run folder, and no weights; it 
 
 import json
 import math
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ def members_of(run: RunPath) -> list[Path]:
     """The run folders that a word, path or list names. Raises ValueError for none."""
     if not isinstance(run, str | Path):
         folders = [Path(folder) for folder in run]
-    elif Path(run).is_dir():
+    elif os.path.isdir(run):  # noqa: PTH112 - a path raises for a name that is too long to be one folder's
         folders = [Path(run)]
     else:
         folders = [Path(word) for word in str(run).split("+") if word]

@@ -27,7 +27,7 @@ from typing import BinaryIO, NamedTuple, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from antiphon.data.mixture import parts
+from antiphon.data.mixture import exists, files_of, parts
 
 PathLike = str | Path
 GZIP_MAGIC = b"\x1f\x8b"
@@ -229,21 +229,15 @@ def _split_names(path: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
             raise DataError("-,-: expected two parallel files, found standard input twice; give a file for one side.")
         return names
     name = str(path)
-    if "," not in name or _exists(name):
+    if found := files_of(name):
+        return found
+    if "," not in name:
         return (name,)
-    for comma in re.finditer(",", name):
-        parts = name[: comma.start()], name[comma.end() :]
-        if _exists(parts[0]) and _exists(parts[1]):
-            return parts
-    missing = next((part for part in name.split(",", 1) if not _exists(part)), name)
+    missing = next((part for part in name.split(",", 1) if not exists(part)), name)
     raise DataError(
         f"{name}: expected a file, or two parallel files with a comma between them, but there is no "
         f"{missing!r}; check the names."
     )
-
-
-def _exists(name: str) -> bool:
-    return bool(name) and Path(name).exists()
 
 
 def _place(name: str, line: int | None = None) -> str:

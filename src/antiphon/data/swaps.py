@@ -4,6 +4,7 @@ The smallest case of recombining data (Andreas 2020, "Good-Enough Compositional 
 a whole source, and a whole target, every occurrence in a pair becomes another such token, on both sides.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from antiphon.ids import UNK
 
 
 class Swaps:
-    """The tokens of some data that are pairs by themselves, always the same ones.
+    """The tokens of some data that are pairs by themselves, always the same ones, and whose target no other has.
 
     Raises ValueError where there are no two of them.
     """
@@ -24,11 +25,14 @@ class Swaps:
         for source, target in ((data.sources[index][0], data.targets[index][0]) for index in alone):
             if UNK not in (source, target):
                 told.setdefault(source, set()).add(target)
-        self.target_of = {source: min(targets) for source, targets in told.items() if len(targets) == 1}
+        shared = Counter(target for targets in told.values() for target in targets)
+        self.target_of = {
+            source: target for source, (target, *more) in told.items() if not more and shared[target] == 1
+        }
         if len(self.target_of) < 2:
             raise ValueError(
                 f"training data: {len(self.target_of)} of its pairs are a token each side, and training.swap_words "
-                "needs two that are always the same; set it to 0, or add such pairs."
+                "needs two that are always the same, of targets that no other has; set it to 0, or add such pairs."
             )
 
     def swapped(self, batch: Batch, share: float, seed: Sequence[int]) -> Batch:

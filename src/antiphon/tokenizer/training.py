@@ -5,7 +5,7 @@ The same pairs give the same tokenizers, bit for bit. Texts come from whoever ca
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -34,13 +34,16 @@ from antiphon.tokenizer.kinds import (
 from antiphon.tokenizer.unigram import train_unigram
 
 
-def train_tokenizers(pairs: Iterable[tuple[str, str]], config: TokenizerConfig) -> TokenizerPair:
+def train_tokenizers(
+    pairs: Iterable[tuple[str, str]], config: TokenizerConfig, tags: Collection[str] = ()
+) -> TokenizerPair:
     """Tokenizers for both sides of `pairs`. The same pairs give the same tokenizers, bit for bit.
 
-    Raises ValueError when the settings cannot be met.
+    tags: what sources begin with, which says nothing of how they are best cut. Raises ValueError when the settings
+    cannot be met.
     """
     pairs = list(pairs) if isinstance(pairs, Iterator) else pairs
-    kinds = _choose_kinds(pairs, config)
+    kinds = _choose_kinds(pairs, config, tags)
     joint = config.joint
     if joint == "auto":
         joint = kinds[0] == kinds[1] and kinds[0] in BYTE_LEVEL
@@ -64,12 +67,13 @@ def _make_tokenizer(kind: Kind, form: Normalization, model: models.Model) -> Tok
     return Tokenizer(tokenizers.Tokenizer.from_str(assemble(kind, form, model).to_str()), kind, form)
 
 
-def _choose_kinds(pairs: Iterable[tuple[str, str]], config: TokenizerConfig) -> tuple[Kind, Kind]:
+def _choose_kinds(
+    pairs: Iterable[tuple[str, str]], config: TokenizerConfig, tags: Collection[str]
+) -> tuple[Kind, Kind]:
     """The kind of each side; under joint=True a side that is "auto" follows the other one."""
     asked: tuple[TokenizerKind, TokenizerKind] = (config.source, config.target)
-    source, target = (
-        _suitable_kind(_Texts(pairs, side)) if kind == "auto" else kind for side, kind in enumerate(asked)
-    )
+    texts = (_Texts(pairs, 0, tags=tags), _Texts(pairs, 1))
+    source, target = (_suitable_kind(side) if kind == "auto" else kind for side, kind in zip(texts, asked, strict=True))
     if config.joint is True and source != target:
         if asked == ("auto", "auto"):
             return "bpe", "bpe"
@@ -119,14 +123,23 @@ def _are_symbols(texts: "_Texts") -> bool:
 
 
 class _Texts:
-    """One side of the pairs in its Unicode form, to be gone through more than once."""
+    """One side of the pairs in its Unicode form, without these tags, to be gone through more than once."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]], side: int, form: Normalization = "none") -> None:
-        self.pairs, self.side, self.form = pairs, side, form
+    def __init__(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        side: int,
+        form: Normalization = "none",
+        tags: Collection[str] = (),
+    ) -> None:
+        self.pairs, self.side, self.form, self.tags = pairs, side, form, tags
 
     def __iter__(self) -> Iterator[str]:
         for number, pair in enumerate(self.pairs):
             text = pair[self.side]
+            if self.tags:
+                first, space, rest = text.partition(" ")
+                text = rest if space and first in self.tags else text
             try:
                 yield text if self.form == "none" else FORMS[self.form].normalize_str(text)
             except (TypeError, UnicodeEncodeError):

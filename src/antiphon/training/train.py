@@ -1,7 +1,7 @@
 """From pairs to a trained model in a run folder: what `antiphon train` and `antiphon.train` call."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -84,11 +84,11 @@ def train(
     """Trains a model that imitates `pairs` (a file, or pairs) and returns it; everything is kept in the folder `out`.
 
     dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. tags: what sources begin
-    with, where `pairs` is not the name of a mixture, which tells them. config: all settings; None: the preset for the
-    size of the data. begin_from: a run to begin from (fine-tuning): its tokenizers, those of its weights that fit, and
-    where `config` is None its settings. resume: go on with the run in `out`, with its settings (config: only other
-    limits). wanted: asked before each update; once False, the run is saved and can be resumed. Raises ValueError, in a
-    sentence, for data or settings that cannot be, before anything is written.
+    with, where `pairs` is not the name of a mixture, which tells them; for none, those of `begin_from`. config: all
+    settings; None: the preset for the size of the data. begin_from: a run to begin from (fine-tuning): its tokenizers,
+    those of its weights that fit, and where `config` is None its settings. resume: go on with the run in `out`, with
+    its settings (config: only other limits). wanted: asked before each update; once False, the run is saved and can be
+    resumed. Raises ValueError, in a sentence, for data or settings that cannot be, before anything is written.
     """
     out = Path(out)
     origin = None if begin_from is None else Origin.read(begin_from)
@@ -112,6 +112,8 @@ def train(
         prepared = _resume(out, config, train_pairs, dev_pairs)
     else:
         tags = tags_of(pairs) if isinstance(pairs, str) else tags
+        if origin and not tags:
+            tags = text_side.read_facts(origin.folder).tags
         prepared = _prepare(out, config, train_pairs, dev_pairs, tags, origin)
     listener = listener or Listeners()
     listener.started(prepared[0], resume)
@@ -138,7 +140,7 @@ def _prepare(
     origin: Origin | None,
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     """A new model and its data; the settings that were "auto" are decided, and stored."""
-    tokenizers = origin.tokenizers if origin else train_tokenizers(train_pairs, config.tokenizer)
+    tokenizers = origin.tokenizers if origin else train_tokenizers(train_pairs, config.tokenizer, tags)
     data = _encode(train_pairs, tokenizers, config, "training data")
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
     if config.training.swap_words:
@@ -307,9 +309,21 @@ def _facts(data: EncodedPairs, dev_data: EncodedPairs, config: Config, tags: Seq
         padding_share=round(padding_share(data, config.training.batch_tokens), 4),
         fingerprint=data.fingerprint(),
         dev_fingerprint=dev_data.fingerprint(),
-        tags=list(tags),
+        tags=_learned_tags(tags, data.pairs),
         unknown_tokens=sum(int((side.ids == UNK).sum()) for side in (data.sources, data.targets)),
     )
+
+
+def _learned_tags(tags: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
+    """Those that a source begins with, in their order."""
+    unseen = set(tags)
+    for pair in pairs:
+        if not unseen:
+            break
+        first, space, _ = pair.source.partition(" ")
+        if space:
+            unseen.discard(first)
+    return [tag for tag in tags if tag not in unseen]
 
 
 def _metric(metric: MetricName, tokenizers: TokenizerPair) -> MetricName:
