@@ -5,8 +5,10 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from antiphon.cli import main
@@ -15,6 +17,7 @@ from antiphon.data.pairs import Pair
 from antiphon.run import WEIGHTS, Model
 from antiphon.text_side import CHECKPOINTS
 from antiphon.training.distill import distill
+from antiphon.training.finetune import TIED, Origin
 from antiphon.training.train import train
 
 SMALL = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
@@ -226,3 +229,18 @@ def test_what_cannot_be_is_a_sentence(
         (["--resume"], "leave --preset, --config and --from away"),
     ):
         assert told in told_by(monkeypatch, capsys, "train", "pairs.tsv", "--out", out, "--from", origin, *words)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_tables_that_were_one_are_taken_for_each_of_their_uses(tmp_path: Path, joint: bool) -> None:
+    tokens = {"source": "bpe", "target": "bpe", "joint": joint, "vocab_size": 300}
+    config = changed(CONFIG, {"tokenizer": tokens, "training": {"max_steps": 2}})
+    tied = train(letters(60), tmp_path / "tied", config=config)
+    untied = changed(tied.config, {"model": {"tie_embeddings": False}, "training": {"max_steps": 1}})
+    network = Model.new(untied, tied.tokenizers, tied.facts).network
+    Origin.read(tmp_path / "tied").give_weights(network)
+    tables = {name: weight for name, weight in network.named_parameters() if name in {*TIED, *TIED.values()}}
+    assert len(tables) == 3
+    for name, weight in tables.items():
+        own: Any = tied.network.encoder if name.startswith("encoder") else tied.network.decoder
+        assert torch.equal(weight, own.embedding.weight), name
