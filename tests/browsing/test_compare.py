@@ -1,12 +1,18 @@
 """Two models side by side in a browser: each side is what that model's own trace says."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from browsing.served import Server, Watched
-from playwright.sync_api import Page, expect
+from letters import SMALL
+from playwright.sync_api import Browser, Page, Route, expect
+
+from antiphon.config import load_config
+from antiphon.data.pairs import Pair
+from antiphon.training.train import train
 
 TEXT = "The king never gave the small dogs to the girl."
 
@@ -57,6 +63,44 @@ def test_words_that_differ_are_marked_and_counted(watched: Watched, server: Serv
     expect(page.locator(".compare")).to_contain_text("differ")
     marked = page.locator(".compare-output mark")
     assert 0 < marked.count() < page.locator(".compare-output .compare-piece").count()
+
+
+def test_tokens_that_are_words_stand_apart(browser: Browser, tmp_path: Path) -> None:
+    words = [*SMALL, "tokenizer.target=words", "training.max_steps=60", "training.learning_rate=0.01"]
+    for name, target in (("left", "K AE T"), ("right", "D AO G")):
+        pairs = [Pair(f"ab {number:02d}", target) for number in range(40)]
+        train(pairs, tmp_path / name, config=load_config("tiny", None, words))
+    server = Server([str(tmp_path / "left"), str(tmp_path / "right")])
+    context = browser.new_context()
+    try:
+        watched = Watched(context, server.address)
+        page = watched.open("#compare?text=ab 01")
+        expect(page.locator(".compare-output")).to_have_text(["K AE T", "D AO G"])
+        expect(page.locator(".compare-told")).to_have_text("The outputs differ in 3 words.")
+        page.goto(f"{server.address}/#explain?text=ab 01&width=1")
+        page.locator('#search [data-step="3"]').first.focus()
+        expect(page.locator(".search-said")).to_have_text("K AE T")
+        assert not watched.faults
+    finally:
+        context.close()
+        server.end()
+
+
+def test_bytes_of_a_character_are_shown_together(watched: Watched) -> None:
+    def answer(route: Route) -> None:
+        trace = route.fetch().json()
+        last, text = ("\\xa8", "cafè noir") if trace["model"] == "blind-en-fr" else ("\\xa9", "café noir")
+        pieces = ["caf", "\\xc3", last, " noir", "EOS"]
+        trace["path"] = [trace["path"][0] | {"piece": piece, "probability": 0.5} for piece in pieces]
+        trace["outputs"][0]["text"] = text
+        route.fulfill(json=trace)
+
+    watched.page.route("**/v1/trace", answer)
+    page = show(watched, "recurrent-en-fr", "blind-en-fr")
+    expect(page.locator(".compare-output")).to_have_text(["café noir", "cafè noir"])
+    expect(page.locator(".compare-told")).to_have_text("The outputs differ in 1 word.")
+    expect(page.locator(".compare-output mark")).to_have_text(["caf", "é", "caf", "è"])
+    expect(page.locator(".compare-output mark").nth(1)).to_have_attribute("data-probability", "0.25")
 
 
 def test_another_model_and_another_text_are_compared_and_linked(watched: Watched, server: Server) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from browsing.served import Server, Watched
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 TEXT = "The king never gave the small dogs to the girl."
 TRUE = "Le roi n'a jamais donné les petits chiens à la fille."
@@ -179,6 +179,19 @@ def test_the_tree_is_the_trace_s(watched: Watched, server: Server) -> None:
     ended = page.locator("#search li[data-node], #search tr[data-node]")
     assert [int(one) for one in numbers(ended, "data-node")] == [one["node"] for one in trace["outputs"]]
     assert numbers(ended, "data-score") == [one["score"] for one in trace["outputs"]]
+
+
+def test_bytes_of_a_character_are_told_together(watched: Watched) -> None:
+    def answer(route: Route) -> None:
+        trace = route.fetch().json()
+        for step, piece in zip(trace["path"], [" caf", "\\xc3", "\\xa9"], strict=False):
+            trace["nodes"][step["node"]]["piece"] = piece
+        route.fulfill(json=trace)
+
+    watched.page.route("**/v1/trace", answer)
+    page = show(watched, more="&width=1")
+    page.locator('#search [data-step="3"]').first.focus()
+    expect(page.locator(".search-said")).to_have_text("café")
 
 
 def test_the_beam_is_widened_by_dragging(watched: Watched, server: Server) -> None:

@@ -45,6 +45,20 @@ def test_samples_show_how_the_outputs_became_better(watched: Watched, server: Se
     assert rows.count() >= 4
 
 
+def test_samples_are_those_of_the_run_that_is_named(watched: Watched, server: Server) -> None:
+    page = watched.open("#training")
+    page.locator(".watch-plot").first.wait_for()
+    for box in page.locator("[data-run]").get_by_role("checkbox").all():
+        box.check()
+    for name in NAMES:
+        page.get_by_label("Run", exact=True).select_option(name)
+        (run,) = httpx.get(f"{server.address}/v1/runs/curves", params={"name": name}).json()["runs"]
+        source = page.get_by_label("Dev source").input_value()
+        outputs = next(sample["outputs"] for sample in run["samples"] if sample["source"] == source)
+        shown = page.locator("tr[data-step] td")
+        expect(shown).to_have_text([one["output"] or "nothing" for one in outputs])
+
+
 def test_a_training_is_followed_live(browser: Browser, runs: Path, tmp_path: Path) -> None:
     source = runs / "recurrent-en-fr"
     lines = (source / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 from browsing.served import Server, Watched
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 TEXT = "The cat ate the mouse."
 TWO = "The cat ate the mouse. The old man opened the door."
@@ -157,6 +158,30 @@ def test_other_versions_of_the_whole_are_the_best_of_a_beam(watched: Watched, se
     expect(output(page)).to_have_text(texts[2])
 
 
+def test_a_sentence_is_asked_about_with_the_tag_of_its_text(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    facts = shutil.copytree(runs / "attentive-en-fr", tmp_path / "tagged") / "facts.json"
+    told = json.loads(facts.read_text(encoding="utf-8")) | {"tags": ["fr"]}
+    facts.write_text(json.dumps(told), encoding="utf-8")
+    server = Server([str(tmp_path / "tagged")])
+    context = browser.new_context()
+    try:
+        page = Watched(context, server.address).open("#use")
+        page.locator("#source").fill(f"fr {TWO}")
+        second = output(page).locator(".use-sentence").nth(1)
+        with page.expect_request("**/v1/alternatives") as word:
+            second.locator(".use-word").first.click()
+        page.keyboard.press("Escape")
+        with page.expect_request("**/v1/generate") as versions:
+            page.get_by_role("button", name="Other versions").click()
+        with page.expect_request("**/v1/trace") as explained:
+            page.get_by_role("button", name="Explain").click()
+        asked = [one.value.post_data_json["text"] for one in (word, versions, explained)]
+        assert asked == ["fr The old man opened the door."] * 3
+    finally:
+        context.close()
+        server.end()
+
+
 def test_the_search_can_be_chosen(watched: Watched, server: Server) -> None:
     page = watched.open("#use")
     write(page, RARE)
@@ -221,6 +246,53 @@ def test_the_output_is_copied(watched: Watched, server: Server) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == said(server, TEXT)
 
 
+def test_while_an_answer_streams_it_and_not_the_one_before_is_used(watched: Watched) -> None:
+    page = watched.open("#use")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    write(page, TEXT)
+    expect(output(page).locator(".use-word").first).to_be_visible()
+    page.evaluate("""() => {  // of what is streamed the first event comes, and no more
+        const real = window.fetch
+        window.fetch = async (...asked) => {
+            const answer = await real(...asked)
+            const first = (await answer.text()).split('\\n\\n')[0] + '\\n\\n'
+            const start = (body) => body.enqueue(new TextEncoder().encode(first))
+            return new Response(new ReadableStream({ start }), answer)
+        }
+        const see = () => { document.body.dataset.begun = '' }
+        new MutationObserver(see).observe(document.querySelector('#output'), { childList: true })
+    }""")
+    write(page, RARE)
+    page.locator("[data-begun]").wait_for()
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url) if "/v1/" in one.url else None)
+    page.get_by_role("button", name="Other versions").click()
+    page.get_by_role("button", name="Swap").click()
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.locator("[data-done]")).to_have_attribute("data-done", "Copied.")
+    assert not asked
+    expect(page.get_by_label("English")).to_have_value(RARE)
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#output").text_content()
+
+
+def test_history_keeps_a_source_with_its_own_output(watched: Watched, server: Server) -> None:
+    page = watched.open("#use")
+    write(page, TEXT)
+    expect(output(page)).to_have_text(said(server, TEXT))
+    page.evaluate(
+        """(text) => {  // leaves before the text is sent
+            window.setTimeout = () => 0
+            document.querySelector('#source').value = text
+            document.querySelector('#source').dispatchEvent(new Event('input'))
+            location.hash = '#training'
+        }""",
+        RARE,
+    )
+    expect(page).to_have_title("Training · Antiphon")
+    kept = page.evaluate("JSON.parse(localStorage.getItem('antiphon.history'))")
+    assert [(one["source"], one["output"]) for one in kept] == [(TEXT, said(server, TEXT))]
+
+
 def test_history_stays_in_the_browser_and_can_be_taken_up_again(watched: Watched, server: Server) -> None:
     page = watched.open("#use")
     write(page, TEXT)
@@ -268,6 +340,22 @@ def test_a_file_of_lines_is_answered_and_downloaded(watched: Watched, server: Se
     found = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     expected = ask(server, "generate", text=lines, beam_size=1, split="sentence")["outputs"]
     assert found == [some[0]["text"] for some in expected]
+
+
+def test_a_file_is_answered_to_its_end_as_it_was_begun(watched: Watched, server: Server, tmp_path: Path) -> None:
+    page = watched.open("#use")
+    held: list[Route] = []
+    page.route("**/v1/generate", lambda route: held.append(route), times=1)
+    lines = [f"The dog ate {number} mice." for number in range(40)]
+    with page.expect_request("**/v1/generate"):
+        page.locator("#lines-file").set_input_files(lines_file(tmp_path, lines))
+    page.get_by_label("Model").select_option("blind-en-fr")
+    held[0].continue_()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the result").click()
+    assert download.value.suggested_filename == "sentences.attentive-en-fr.txt"
+    found = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert found == [some[0]["text"] for some in ask(server, "generate", text=lines, beam_size=1)["outputs"]]
 
 
 def test_a_line_that_cannot_be_answered_is_told_and_the_others_are_answered(

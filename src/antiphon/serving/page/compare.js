@@ -33,7 +33,7 @@ export function create(context) {
     field,
   )
   const grid = h("div", { class: "compare-sides" }, ...sides.map((side) => side.element))
-  const lead = h("p", { class: "lead" }, server.models.length < 2 ? alone() : together())
+  const lead = h("p", { class: "lead" }, right ? together() : alone())
   const element = h(
     "div",
     { class: "stack compare" },
@@ -188,28 +188,39 @@ function partsOf(trace, where) {
 
 /** The output, each piece shaded by the doubt about it. @param {Trace} trace @param {Word[]} differing */
 function outputOf(trace, differing) {
+  const text = trace.outputs[0]?.text ?? ""
+  /** @type {(string | Node)[]} */
+  const parts = []
   let place = 0
-  const pieces = said(trace).map(({ piece, probability }) => {
-    const start = place
-    place += piece.length
-    const differs = differing.some((word) => word.start < place && word.end > start)
-    const space = piece.match(/^\s*/)?.[0] ?? ""
-    const text = piece.slice(space.length)
-    return [
-      space,
+  /** @param {number} end @param {number} probability */
+  const put = (end, probability) => {
+    const start = place + text.slice(place, end).search(/\S/)
+    if (start < place) return
+    const differs = differing.some((word) => word.start < end && word.end > start)
+    parts.push(
+      text.slice(place, start),
       h(
         differs ? "mark" : "span",
         { class: "compare-piece", style: { "--doubt": 1 - probability }, "data-probability": probability },
-        text,
+        text.slice(start, end),
       ),
-    ]
-  })
-  return h("p", { class: "compare-output", dir: "auto" }, ...(pieces.length ? pieces.flat() : ["∅"]))
-}
-
-/** The steps whose pieces are text. @param {Trace} trace */
-function said(trace) {
-  return trace.path.filter((step) => step.piece !== "EOS")
+    )
+    place = end
+  }
+  let waiting = 1 // the probability of bytes that are a character only together
+  for (const { piece, probability } of trace.path) {
+    if (piece === "EOS") break
+    const word = piece.trim()
+    const start = word ? text.indexOf(word, place) : -1
+    if (start < 0) waiting *= probability
+    else {
+      put(start, waiting)
+      put(start + word.length, probability)
+      waiting = 1
+    }
+  }
+  put(text.length, waiting)
+  return h("p", { class: "compare-output", dir: "auto" }, ...(text ? parts : ["∅"]))
 }
 
 /** A bar for each step. @param {Trace} trace @param {string} where */
@@ -258,13 +269,7 @@ function lookOf(trace, where) {
 function sayDifference(sides) {
   const traces = sides.flatMap((side) => side.trace ?? [])
   if (traces.length < 2) return ""
-  const words = traces.map((trace) =>
-    wordsOf(
-      said(trace)
-        .map((step) => step.piece)
-        .join(""),
-    ),
-  )
+  const words = traces.map((trace) => wordsOf(trace.outputs[0]?.text ?? ""))
   const [ours = [], theirs = []] = differences(words[0] ?? [], words[1] ?? [])
   sides[0]?.markWords(ours)
   sides[1]?.markWords(theirs)

@@ -77,7 +77,7 @@ export function create(context) {
       const search = width ? { beam_size: width, n_best: 1, sample: false } : {}
       const found = await askForTrace({ text, model: model.value, ...search, ...(target && { target }) }, signal)
       told.textContent = ""
-      present(found)
+      present({ ...found, spaced: model.model.target_tokens === "words" })
     } catch (error) {
       if (isAborted(error)) return
       told.textContent = sentenceOf(error)

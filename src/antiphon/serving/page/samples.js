@@ -31,6 +31,7 @@ export class Samples {
     )
     /** @type {RunCurves[]} */
     this.runs = []
+    this.shown = "" // the sample, as JSON
     this.run.addEventListener("change", () => this.fill())
     this.sample.addEventListener("change", () => this.show())
   }
@@ -62,11 +63,10 @@ export class Samples {
   show() {
     const sample = this.samples.find(({ source }) => source === this.sample.value)
     if (!sample) return
+    const shown = JSON.stringify(sample)
+    if (this.shown === shown) return
+    this.shown = shown
     this.source.textContent = sample.source
-    const shown = this.body.querySelectorAll("tr")
-    const steps = sample.outputs.map(({ step }) => step).join()
-    if (this.body.dataset.of === sample.source && this.body.dataset.steps === steps && shown.length > 0) return
-    Object.assign(this.body.dataset, { of: sample.source, steps })
     this.body.replaceChildren(...sample.outputs.map((one) => row(one.step, emphasised(one.output, sample.reference))))
     this.foot.replaceChildren(
       h("tr", {}, h("th", { scope: "row" }, "Reference"), h("td", { dir: "auto" }, sample.reference)),

@@ -188,6 +188,8 @@ export interface Trace {
   path: TraceStep[]
   outputs: TraceOutput[]
   target: Forced | null
+  /** added by the page: spaces stand between the target's tokens */
+  spaced?: boolean
 }
 
 export interface Load {

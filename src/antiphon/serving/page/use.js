@@ -32,6 +32,7 @@ class Use {
     this.controller = new AbortController()
     this.timer = 0
     this.settling = 0
+    this.asked = "" // what the output answers
     this.model = modelChoice(context.server, "model")
     this.search = createSearchChoice(() => this.translate())
     this.source = createSource({ typed: () => this.typed(), pointed: (index) => this.output.mark(index) })
@@ -42,12 +43,9 @@ class Use {
     })
     this.versions = createVersions((index, sentence) => this.output.replace(index, sentence))
     this.history = createHistory((entry) => this.restore(entry))
-    this.lines = createLines(
-      (text, signal) => this.answerLines(text, signal),
-      () => this.model.value,
-    )
+    this.lines = createLines(() => this.request())
     this.code = createRequestCode()
-    this.swap = h("button", { type: "button", onclick: () => this.turnAround() }, "⇄ Swap")
+    this.swap = h("button", { onclick: () => this.turnAround() }, "⇄ Swap")
     this.about = h("p", { class: "muted small use-about" })
     this.told = h("p", { class: "error", role: "alert" })
     this.element = this.laidOut()
@@ -60,10 +58,10 @@ class Use {
     const actions = h(
       "div",
       { class: "row use-actions" },
-      h("button", { type: "button", onclick: () => this.copy(this.output.text, "Copied.") }, "Copy"),
-      h("button", { type: "button", onclick: () => this.showVersions() }, "Other versions"),
-      h("button", { type: "button", onclick: () => this.explain() }, "Explain"),
-      h("button", { type: "button", onclick: () => this.copy(location.href, "The link is copied.") }, "Copy link"),
+      h("button", { onclick: () => this.copy(this.output.text, "Copied.") }, "Copy"),
+      h("button", { onclick: () => this.showVersions() }, "Other versions"),
+      h("button", { onclick: () => this.explain() }, "Explain"),
+      h("button", { onclick: () => this.copy(location.href, "The link is copied.") }, "Copy link"),
     )
     return h(
       "div",
@@ -127,7 +125,7 @@ class Use {
 
   turnAround() {
     const reverse = this.reverse()
-    if (!reverse) return
+    if (!reverse || !this.output.isSettled) return
     this.source.text = this.output.text
     this.model.value = reverse.name
     this.chosen()
@@ -152,6 +150,7 @@ class Use {
     this.controller = new AbortController()
     const { signal } = this.controller
     const request = this.request()
+    this.asked = this.source.text
     this.context.keep({ text: this.source.text, model: this.model.value, ...this.search.parameters() })
     this.code.update(request)
     this.versions.clear()
@@ -189,7 +188,7 @@ class Use {
     clearTimeout(this.settling)
     if (this.output.isSettled && this.output.text) {
       this.history.add({
-        source: this.source.text,
+        source: this.asked,
         output: this.output.text,
         model: this.model.value,
         time: Date.now(),
@@ -204,6 +203,13 @@ class Use {
     this.settle()
   }
 
+  /** A sentence as the model reads it: after the tag that the text begins with. @param {number} index */
+  taggedSource(index) {
+    const source = this.output.sentence(index)?.source ?? ""
+    const tag = this.model.model.tags.find((one) => this.asked.trimStart().startsWith(`${one} `))
+    return source && tag ? `${tag} ${source}` : source
+  }
+
   /**
    * What else could come after a prefix of a sentence's output.
    * @param {number} index
@@ -211,9 +217,8 @@ class Use {
    * @param {AbortSignal} signal
    */
   wordsAfter(index, prefix, signal) {
-    const text = this.output.sentence(index)?.source ?? ""
-    const request = { text, prefix, model: this.model.value, count: 10, ...this.search.settings(), sample: false }
-    return alternatives(request, signal)
+    const asked = { text: this.taggedSource(index), prefix, model: this.model.value, count: 10 }
+    return alternatives({ ...asked, ...this.search.settings(), sample: false }, signal)
   }
 
   async showVersions() {
@@ -222,7 +227,8 @@ class Use {
     if (!sentence) return
     try {
       const width = Math.max(this.search.settings().beam_size ?? 1, 5)
-      const request = { text: sentence.source, model: this.model.value, beam_size: width, n_best: 5, sample: false }
+      const text = this.taggedSource(index)
+      const request = { text, model: this.model.value, beam_size: width, n_best: 5, sample: false }
       const answer = await generate({ ...request, words: true }, this.controller.signal)
       /** @type {Sentence[]} */
       const found = (answer.outputs[0] ?? []).map(({ text, words = [] }) => ({
@@ -237,20 +243,9 @@ class Use {
   }
 
   explain() {
-    const sentence = this.output.sentence(this.output.current)
     const { sample, beam_size: width = 1 } = this.search.settings()
-    const text = sentence?.source ?? this.source.text
+    const text = this.taggedSource(this.output.current) || this.source.text
     this.context.go("explain", { text, model: this.model.value, width: String(sample ? 1 : width) })
-  }
-
-  /**
-   * Answers of lines of a file, in their order.
-   * @param {string[]} text
-   * @param {AbortSignal} signal
-   */
-  async answerLines(text, signal) {
-    const { outputs } = await generate({ ...this.request(), text }, signal)
-    return outputs.map((some) => some[0]?.text ?? "")
   }
 
   /** @param {import("./use/history.js").Entry} entry */

@@ -271,7 +271,7 @@ function createTexts() {
  */
 function fill(line, label, pieces, kind) {
   const items = pieces.map((piece, index) =>
-    h("button", { type: "button", class: "piece of-target", [`data-${kind}`]: index }, visible(piece)),
+    h("button", { class: "piece of-target", [`data-${kind}`]: index }, visible(piece)),
   )
   const inner = h("div", { class: "att-pieces", role: "group", "aria-label": label }, ...items)
   rove(inner, items)

@@ -37,11 +37,7 @@ export function create() {
 function makeChips(pieces) {
   const items = pieces.map((piece, index) => {
     const end = index === pieces.length - 1 ? "enc-end" : ""
-    return h(
-      "button",
-      { type: "button", class: `piece of-source enc-chip ${end}`, "data-source": index },
-      visible(piece),
-    )
+    return h("button", { class: `piece of-source enc-chip ${end}`, "data-source": index }, visible(piece))
   })
   const list = h(
     "div",

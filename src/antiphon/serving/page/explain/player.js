@@ -32,7 +32,7 @@ export function createPlayer(go) {
   const slider = h("input", { type: "range", min: 0, "aria-label": "Step", oninput: () => jump(Number(slider.value)) })
   const count = h("span", { class: "decoder-count small muted" })
   /** @param {keyof ICONS} name @param {string} label @param {() => void} onclick */
-  const button = (name, label, onclick) => h("button", { type: "button", "aria-label": label, onclick }, icon(name))
+  const button = (name, label, onclick) => h("button", { "aria-label": label, onclick }, icon(name))
   const play = button("play", "Play", () => (timer ? stop() : start()))
   const back = [button("first", "First step", () => jump(0)), button("previous", "Previous step", () => jump(at - 1))]
   const on = [button("next", "Next step", () => jump(at + 1)), button("last", "Last step", () => jump(path.length - 1))]

@@ -38,13 +38,13 @@ export function create() {
 
   function draw() {
     if (!tree) return
-    const root = grow(tree, tree.trace.nodes[0]?.id ?? 0, amount.all ? Number.POSITIVE_INFINITY : FEW)
+    const root = grow(tree, 0, amount.all ? Number.POSITIVE_INFINITY : FEW)
     arrange(root)
     items = settle(root)
     drawing.replaceChildren(pictureOf(tree, root, items))
     const drawn = items.filter((item) => item.node).length
     hidden.textContent = countOf(tree.trace.nodes.length - drawn)
-    if (!items.some((item) => item.node?.id === selected)) selected = tree.trace.nodes[0]?.id ?? 0
+    if (!items.some((item) => item.node?.id === selected)) selected = 0
     mark()
   }
 
@@ -231,7 +231,7 @@ function comparedWithGreedy(tree) {
   const better = `The beam found another output than greedy search.`
   if (found)
     return `${better} Greedy search would have written “${found.text}”, whose normalised score is ${signed(found.normalized)} and not ${signed(outputs[0]?.normalized ?? 0)}.`
-  return `${better} Greedy search would have gone on with “${textOf(nodes, end)}”, which the beam dropped at step ${end.pruned_at}.`
+  return `${better} Greedy search would have gone on with “${textOf(tree, end)}”, which the beam dropped at step ${end.pruned_at}.`
 }
 
 /** @param {TraceNode} one @param {TraceNode} other */
@@ -273,7 +273,7 @@ function choiceOfAmount(changed) {
 
 /** @param {Tree} tree @param {TraceNode} node */
 function detailsOf(tree, node) {
-  const text = textOf(tree.trace.nodes, node)
+  const text = textOf(tree, node)
   const facts = [
     ["this piece", `${signed(node.log_prob)} (${percent(Math.exp(node.log_prob))})`],
     ["sum", signed(node.score)],

@@ -41,14 +41,20 @@ function wayTo(nodes, id) {
   return way
 }
 
-/** What a hypothesis says. @param {TraceNode[]} nodes @param {TraceNode} node */
-export function textOf(nodes, node) {
-  const said = wayTo(nodes, node.id).slice(1)
+/** What a hypothesis says. @param {Tree} tree @param {TraceNode} node */
+export function textOf({ trace }, node) {
+  const said = wayTo(trace.nodes, node.id).slice(1)
   if (said.at(-1)?.piece === "EOS") said.pop()
   return said
     .map((one) => one.piece)
-    .join("")
+    .join(trace.spaced ? " " : "")
+    .replace(/(\\x[89a-f][\da-f])+/g, readBytes)
     .trim()
+}
+
+/** @param {string} bytes  such as \xc3\xa9 */
+function readBytes(bytes) {
+  return new TextDecoder().decode(Uint8Array.from(bytes.slice(2).split("\\x"), (one) => Number(`0x${one}`)))
 }
 
 /** Whether it was among the best of its own step. @param {TraceNode} node */

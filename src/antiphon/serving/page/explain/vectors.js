@@ -211,9 +211,9 @@ function explainSummary({ architecture, source }) {
 function createReader(show) {
   const slider = h("input", { type: "range", id: "enc-read", min: 0 })
   const output = h("output", { for: "enc-read", class: "small enc-read" })
-  const play = h("button", { type: "button", class: "enc-play" }, "Play")
-  const back = h("button", { type: "button", "aria-label": "One piece back" }, "‹")
-  const onward = h("button", { type: "button", "aria-label": "One piece on" }, "›")
+  const play = h("button", { class: "enc-play" }, "Play")
+  const back = h("button", { "aria-label": "One piece back" }, "‹")
+  const onward = h("button", { "aria-label": "One piece on" }, "›")
   const element = h(
     "div",
     { class: "enc-reader" },

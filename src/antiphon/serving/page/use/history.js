@@ -10,7 +10,7 @@ const PLACE = "antiphon.history"
 /** @param {(entry: Entry) => void} restore */
 export function createHistory(restore) {
   const list = h("ul", { class: "use-history" })
-  const clear = h("button", { type: "button", class: "plain" }, "Clear the history")
+  const clear = h("button", { class: "plain" }, "Clear the history")
   const summary = h("summary", {})
   const note = h("p", { class: "muted small" }, "Kept in this browser only.")
   const element = h("details", { class: "use-fold" }, summary, h("div", { class: "row spread" }, note, clear), list)
@@ -75,7 +75,7 @@ function write(entries) {
 function drawEntry({ source, output, model, time }, restore) {
   return h(
     "button",
-    { type: "button", class: "plain use-entry", onclick: restore },
+    { class: "plain use-entry", onclick: restore },
     h("span", { dir: "auto" }, source),
     h("span", { dir: "auto", class: "muted" }, output),
     h("span", { class: "small muted" }, `${model}, ${new Date(time).toLocaleString()}`),

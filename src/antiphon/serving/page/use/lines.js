@@ -1,17 +1,16 @@
 // A file of lines: each line is answered, and the outputs are one line each of the file to download.
 
-import { connection, isAborted, Refused, Unreachable } from "../api.js"
+import { connection, generate, isAborted, Refused, Unreachable } from "../api.js"
 import { h } from "../dom.js"
+
+/** @import {GenerateRequest} from "../types.js" */
 
 const TOGETHER = 32 // lines in one request
 const BUSY = 1000 // milliseconds after which a busy server is asked again
 const SHOWN = 5 // lines that could not be answered are told, so many of them in words
 
-/**
- * @param {(lines: string[], signal: AbortSignal) => Promise<string[]>} answer
- * @param {() => string} modelName
- */
-export function createLines(answer, modelName) {
+/** @param {() => GenerateRequest} wanted  how lines are to be answered */
+export function createLines(wanted) {
   const picker = h("input", {
     type: "file",
     class: "unseen",
@@ -22,13 +21,13 @@ export function createLines(answer, modelName) {
   })
   const button = h(
     "button",
-    { type: "button", onclick: () => picker.click(), title: "Or drop it anywhere on this page" },
+    { onclick: () => picker.click(), title: "Or drop it anywhere on this page" },
     "A file of lines…",
   )
   const name = h("strong")
   const state = h("span", { class: "muted small", role: "status" })
   const progress = h("progress", { "aria-label": "Lines answered", max: 1, value: 0 })
-  const cancel = h("button", { type: "button" }, "Cancel")
+  const cancel = h("button", {}, "Cancel")
   const download = h("a", { class: "button", hidden: true }, "Download the result")
   const faults = h("ul", { class: "error small" })
   const head = h(
@@ -52,6 +51,7 @@ export function createLines(answer, modelName) {
     controller.abort()
     const own = new AbortController()
     controller = own
+    const request = wanted() // once: what is chosen later is not for this file
     element.hidden = false
     download.hidden = true
     cancel.hidden = false
@@ -59,11 +59,11 @@ export function createLines(answer, modelName) {
     name.textContent = file.name
     const lines = linesOf(await file.text())
     try {
-      const { outputs, refused } = await answerAll(lines, answer, own.signal, (done) => {
+      const { outputs, refused } = await answerAll(lines, request, own.signal, (done) => {
         progress.value = lines.length ? done / lines.length : 1
         state.textContent = `${done.toLocaleString("en")} of ${lines.length.toLocaleString("en")} lines`
       })
-      offer(file.name, outputs)
+      offer(`${file.name.replace(/\.[^.]*$/, "")}.${request.model}.txt`, outputs)
       tellFaults(refused)
     } catch (error) {
       if (!isAborted(error)) throw error
@@ -73,15 +73,12 @@ export function createLines(answer, modelName) {
     cancel.hidden = true
   }
 
-  /**
-   * @param {string} from
-   * @param {string[]} outputs
-   */
-  function offer(from, outputs) {
+  /** @param {string} to @param {string[]} outputs */
+  function offer(to, outputs) {
     if (download.href) URL.revokeObjectURL(download.href)
     const text = outputs.map((line) => `${line}\n`).join("")
     download.href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }))
-    download.download = `${from.replace(/\.[^.]*$/, "")}.${modelName()}.txt`
+    download.download = to
     download.hidden = false
   }
 
@@ -136,11 +133,11 @@ function linesOf(text) {
 
 /**
  * @param {string[]} lines
- * @param {(lines: string[], signal: AbortSignal) => Promise<string[]>} answer
+ * @param {GenerateRequest} request
  * @param {AbortSignal} signal
  * @param {(done: number) => void} tell
  */
-async function answerAll(lines, answer, signal, tell) {
+async function answerAll(lines, request, signal, tell) {
   /** @type {string[]} */
   const outputs = []
   /** @type {{ line: number, message: string }[]} */
@@ -148,17 +145,25 @@ async function answerAll(lines, answer, signal, tell) {
   tell(0)
   while (outputs.length < lines.length) {
     const some = lines.slice(outputs.length, outputs.length + TOGETHER)
-    const found = await patiently(() => answer(some, signal), signal)
+    const found = await answer(some)
     if (Array.isArray(found)) outputs.push(...found)
     else await answerOneByOne(some)
     tell(outputs.length)
   }
   return { outputs: outputs.map((output) => output.replace(/\s*\n\s*/g, " ")), refused }
 
+  /** @param {string[]} text */
+  function answer(text) {
+    return patiently(async () => {
+      const found = await generate({ ...request, text }, signal)
+      return found.outputs.map((some) => some[0]?.text ?? "")
+    }, signal)
+  }
+
   /** Which of them cannot be answered? @param {string[]} some */
   async function answerOneByOne(some) {
     for (const line of some) {
-      const found = await patiently(() => answer([line], signal), signal)
+      const found = await answer([line])
       if (!Array.isArray(found)) refused.push({ line: outputs.length + 1, message: found.message })
       outputs.push(Array.isArray(found) ? (found[0] ?? "") : "")
     }

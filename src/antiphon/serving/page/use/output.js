@@ -27,7 +27,6 @@ class Output {
     this.sentences = []
     /** @type {string[]} what stands before each sentence, and after the last */
     this.gaps = [""]
-    this.streamed = ""
     this.isSettled = false
     /** The sentence that was last worked on. */
     this.current = 0
@@ -54,18 +53,22 @@ class Output {
   }
 
   begin() {
-    this.streamed = ""
+    this.close()
+    this.sentences = []
+    this.text = ""
     this.isSettled = false
     this.body.setAttribute("aria-busy", "true")
   }
 
   /** @param {string} delta */
   write(delta) {
-    this.streamed += delta
-    this.body.replaceChildren(this.streamed)
+    this.text += delta
+    this.body.replaceChildren(this.text)
   }
 
+  /** It ends before its end. */
   stop() {
+    this.body.replaceChildren(this.text)
     this.body.removeAttribute("aria-busy")
   }
 
@@ -96,7 +99,7 @@ class Output {
     this.gaps.push(text.slice(place))
     this.isSettled = true
     this.draw()
-    this.stop()
+    this.body.removeAttribute("aria-busy")
   }
 
   /** @param {number} index */
@@ -123,8 +126,7 @@ class Output {
   draw() {
     const parts = this.sentences.flatMap((sentence, index) => [this.gaps[index] ?? "", drawSentence(sentence, index)])
     this.body.replaceChildren(...parts, this.gaps.at(-1) ?? "")
-    this.text =
-      this.sentences.map(({ target }, index) => (this.gaps[index] ?? "") + target).join("") + (this.gaps.at(-1) ?? "")
+    this.text = this.body.textContent ?? ""
     this.body.querySelector(".use-word")?.setAttribute("tabindex", "0")
   }
 
@@ -163,10 +165,7 @@ class Output {
     event.preventDefault()
   }
 
-  /**
-   * @param {number} index
-   * @param {number} place
-   */
+  /** @param {number} index @param {number} place */
   focusWord(index, place) {
     const words = /** @type {HTMLElement[]} */ ([...this.body.querySelectorAll(".use-word")])
     const own = words.filter((word) => word.dataset.sentence === String(index))
@@ -221,19 +220,13 @@ function startOf({ target, words = [] }, place) {
   return start
 }
 
-/**
- * @param {HTMLElement[]} words
- * @param {HTMLElement} word
- */
+/** @param {HTMLElement[]} words @param {HTMLElement} word */
 function focusOnly(words, word) {
   for (const one of words) one.tabIndex = one === word ? 0 : -1
   word.focus()
 }
 
-/**
- * @param {Sentence} sentence
- * @param {number} index
- */
+/** @param {Sentence} sentence @param {number} index */
 function drawSentence({ target, words = [] }, index) {
   const span = h("span", { class: "use-sentence", "data-index": index })
   let place = 0

@@ -95,7 +95,6 @@ function drawChoice({ word, probability, output }, isNow, pick) {
   return h(
     "button",
     {
-      type: "button",
       class: "plain use-choice",
       onclick: pick,
       title: output.text,

@@ -19,7 +19,7 @@ export function createSearchChoice(changed) {
   const width = number("Width", "width", { min: 2, max: 12, step: 1, value: 5 })
   const temperature = number("Temperature", "temperature", { min: 0.1, max: 2, step: 0.1, value: 0.8 })
   const top = number("Top p", "top_p", { min: 0.1, max: 1, step: 0.05, value: 0.95 })
-  const again = h("button", { type: "button", title: "Draw another output" }, "Draw again")
+  const again = h("button", { title: "Draw another output" }, "Draw again")
   const element = h(
     "fieldset",
     { class: "use-search" },

@@ -18,7 +18,7 @@ export function createSource({ typed, pointed }) {
   })
   const mirror = h("div", { class: "use-text use-mirror", "aria-hidden": "true", dir: "auto" })
   const count = h("span", { class: "muted small" })
-  const clear = h("button", { type: "button", class: "plain" }, "Clear")
+  const clear = h("button", { class: "plain" }, "Clear")
   const element = h(
     "div",
     { class: "use-source" },

@@ -45,7 +45,7 @@ function draw({ target, words = [] }, isNow, pick) {
   const probability = words.reduce((product, word) => product * word.probability, 1)
   return h(
     "button",
-    { type: "button", class: "plain use-version", onclick: pick, "aria-current": isNow && "true" },
+    { class: "plain use-version", onclick: pick, "aria-current": isNow && "true" },
     h("span", { dir: "auto" }, target),
     h("span", { class: "small muted" }, isNow ? "shown now" : percent(probability)),
   )
