@@ -1,5 +1,6 @@
 """A recipe, and what its table takes: the trainings of its models, their measurements, and where both are kept."""
 
+import hashlib
 import json
 import re
 import sys
@@ -62,6 +63,16 @@ class Recipe:
         return (*self.tasks, *self.also)
 
     @property
+    def wanted(self) -> tuple[str, ...]:
+        """The measures."""
+        return (self.measure, *self.others)
+
+    @property
+    def script(self) -> Path:
+        """What measures as its field does, where it is there."""
+        return self.home / "score.py"
+
+    @property
     def searched(self) -> dict[str, float]:
         """The options of its search."""
         return self.search if "mbr" in self.search else {"beam": 5, **self.search}
@@ -72,19 +83,22 @@ class Recipe:
 
     def file(self, data: Path, pattern: str, task: str) -> str:
         """A file of a task, as `antiphon` takes it: one that is no file of pairs is rewritten first."""
-        files = [data / self.folder / one.format(task=task) for one in pattern.split(",")]
+        names = pattern.format(task=task).split(",")
+        files = [data / self.folder / name for name in names]
         for file in files:
             if not file.exists():
                 sys.exit(f"{file}: there is no such file; name the folder of the data with --data.")
-        return str(self._as_pairs(files[0])) if self.line or self.rewrite else ",".join(map(str, files))
+        if self.line or self.rewrite:
+            return str(self._as_pairs(files[0], flat(names[0].removesuffix(".gz"))))
+        return ",".join(map(str, files))
 
-    def _as_pairs(self, file: Path) -> Path:
-        pairs = self.kept / "pairs" / f"{file.name.removesuffix('.gz')}.tsv"
-        if not pairs.exists():
+    def _as_pairs(self, file: Path, name: str) -> Path:
+        pairs = self.kept / "pairs" / f"{name}.tsv"
+        text = "".join(f"{source}\t{target}\n" for source, target in self._pairs(file)).encode()
+        if not (pairs.exists() and pairs.read_bytes() == text):
             pairs.parent.mkdir(parents=True, exist_ok=True)
-            text = [f"{source}\t{target}\n" for source, target in self._pairs(file)]
             unfinished = pairs.with_suffix(".new")
-            unfinished.write_text("".join(text), encoding="utf-8")
+            unfinished.write_bytes(text)
             unfinished.replace(pairs)
         return pairs
 
@@ -131,7 +145,7 @@ class Training:
     @property
     def out(self) -> Path:
         is_all = self.together and self.tasks == self.recipe.all_tasks
-        name = "together" if is_all else "+".join(map(flat, self.tasks))
+        name = "together" if is_all else "-and-".join(map(flat, self.tasks))
         return self.recipe.kept / self.settings.stem / f"{name}-{self.seed}"
 
     @property
@@ -142,6 +156,16 @@ class Training:
     def begun_with(self) -> Path:
         """The settings as they were when it was begun."""
         return self.out / "settings.toml"
+
+    @property
+    def begun_from(self) -> Path:
+        """What marks the weights of its origin as they were when it was begun."""
+        return self.out / "origin.txt"
+
+    @property
+    def weights(self) -> str:
+        """What marks those that it has."""
+        return digest(self.out / "model.safetensors")
 
     @property
     def trained(self) -> bool:
@@ -185,12 +209,24 @@ class Measurement:
         return self.recipe.kept / "ensembles" / f"{flat(self.task)}-{'together-' * first.together}{names}.json"
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What its figures depend on; the report tells it too."""
+        recipe, first = self.recipe, self.members[0]
+        return {
+            "search": recipe.searched,
+            "pairs": [digest(Path(file)) for file in recipe.file(first.data, recipe.measured, self.task).split(",")],
+            "script": digest(recipe.script),
+            "weights": [member.weights for member in self.members],
+        }
+
+    @property
     def done(self) -> bool:
-        """It was measured, and with this search."""
+        """Its report has what is wanted, and was made from what is there now."""
         if not self.report.exists():
             return False
         found = json.loads(self.report.read_text(encoding="utf-8"))
-        return bool(found.get("search") == self.recipe.searched)
+        has_all = all(found.get(name) is not None for name in self.recipe.wanted)
+        return has_all and all(found.get(name) == value for name, value in self.record.items())
 
     def figure(self, name: str = "") -> float:
         """What was measured."""
@@ -209,8 +245,8 @@ def read_recipe(folder: Path) -> Recipe:
         sys.exit(f"{folder / 'recipe.toml'}: is no recipe ({error}).")
 
 
-def refuse_other_settings(job: Training) -> None:
-    """Ends the program where a model was begun with other settings than its recipe has now."""
+def refuse_other_beginning(job: Training) -> None:
+    """Ends the program where a model was begun with other settings than its recipe has now, or from another model."""
     if not (job.begun_with.exists() and (job.out / "config.json").exists()):
         return
     before, now = (_settings(file) for file in (job.begun_with, job.settings))
@@ -220,12 +256,25 @@ def refuse_other_settings(job: Training) -> None:
                 f"{job.out}: was begun with {name} {before.get(name, 'left out')}, and in {job.settings} it is "
                 f"{now.get(name, 'left out')}; remove the folder to train anew, or take the setting back."
             )
+    if job.origin and job.begun_from.exists() and job.begun_from.read_text(encoding="utf-8") != job.origin.weights:
+        sys.exit(
+            f"{job.out}: was begun from another model than is in {job.origin.out} now; remove the folder to train "
+            "anew, or put that model back."
+        )
 
 
 def _settings(file: Path) -> dict[str, Any]:
     """The values in a file of settings, by table.key."""
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
     return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
+
+
+def digest(file: Path) -> str:
+    """What tells a file from others; nothing where there is none."""
+    if not file.exists():
+        return ""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def flat(task: str) -> str:

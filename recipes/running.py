@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -17,6 +17,8 @@ from typing import Any
 from recipe import Measurement, Recipe, Training
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+LOOK = 1.0  # seconds between looks at whether a command is to be stopped
 
 
 def train(job: Training, stopped: Event) -> None:
@@ -33,7 +35,9 @@ def train(job: Training, stopped: Event) -> None:
     else:
         shutil.copy(job.settings, job.begun_with)
         words += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
-        words += ["--from", str(job.origin.out)] if job.origin else []
+        if job.origin:
+            job.begun_from.write_text(job.origin.weights, encoding="utf-8")
+            words += ["--from", str(job.origin.out)]
     with (job.out / "log.txt").open("a", encoding="utf-8") as log:
         if not job.trained and _watched(words, stopped, stdout=log, stderr=log):
             return
@@ -44,13 +48,13 @@ def train(job: Training, stopped: Event) -> None:
 
 def score(recipe: Recipe, pairs: str, outputs: Path, log: Any = None) -> dict[str, Any]:
     """What the recipe's own measure says, if it has one. Raises RuntimeError when it failed."""
-    script = recipe.home / "score.py"
-    if not script.exists():
+    if not recipe.script.exists():
         return {}
-    ran = subprocess.run([sys.executable, script, pairs, outputs], stdout=subprocess.PIPE, stderr=log, text=True)
+    command = [sys.executable, str(recipe.script), pairs, str(outputs)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
     if ran.returncode:
         where = log.name if log else "what it says above"
-        raise RuntimeError(f"{script} ended with {ran.returncode}; {where} tells why.")
+        raise RuntimeError(f"{recipe.script} ended with {ran.returncode}; {where} tells why.")
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
 
@@ -72,6 +76,7 @@ def measure(job: Measurement, stopped: Event) -> None:
     together, pairs = "+".join(str(one.out) for one in job.members), first.pairs(recipe.measured, job.task)
     job.report.parent.mkdir(parents=True, exist_ok=True)
     unfinished, outputs = job.report.with_suffix(".new"), job.report.with_suffix(".txt")
+    record = job.record
     evaluate = ["evaluate", together, pairs, "--json", "--outputs", str(outputs)]
     evaluate += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
     evaluate += [
@@ -81,8 +86,11 @@ def measure(job: Measurement, stopped: Event) -> None:
         if _watched(evaluate, stopped, stdout=report, stderr=log):
             return
         found = json.loads(unfinished.read_text(encoding="utf-8")) | score(recipe, pairs, outputs, log)
-        told = json.dumps(found | {"search": recipe.searched}, ensure_ascii=False, indent=2)
-        unfinished.write_text(told + "\n", encoding="utf-8")
+        unfinished.write_text(json.dumps(found | record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    for name in recipe.wanted:
+        if found.get(name) is None:
+            there = ", ".join(one for one, value in found.items() if isinstance(value, float))
+            raise RuntimeError(f"{recipe.home / 'recipe.toml'}: there is no measure {name!r}; name one of {there}.")
     unfinished.replace(job.report)
 
 
@@ -91,12 +99,13 @@ def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "antiphon", *command]
     process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
-    while True:
+    code = None
+    while code is None and not stopped.is_set():
         with suppress(subprocess.TimeoutExpired):
-            code = process.wait(1)
-            break
-        if stopped.is_set():
-            process.send_signal(signal.SIGINT)  # it saves, and ends
+            code = process.wait(LOOK)
+    if code is None:
+        process.send_signal(signal.SIGINT)  # it saves, and ends; a second one would end it unsaved
+        process.wait()
     if stopped.is_set():
         return True
     if code:
@@ -110,16 +119,15 @@ def run_all(jobs: Sequence[Training | Measurement], side_by_side: int) -> bool:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(side_by_side) as pool:
         bar = progress.add_task("models", total=len(jobs))
-        waiting = [pool.submit(_run_and_tell, job, stopped, progress, bar) for job in jobs]
         try:
-            for one in waiting:
+            for one in as_completed([pool.submit(_run_and_tell, job, stopped, progress, bar) for job in jobs]):
                 one.result()
-        except KeyboardInterrupt:
-            stopped.set()
-            progress.console.print("Stopping, and saving what is being trained.")
-        except RuntimeError as error:
-            stopped.set()
-            progress.console.print(str(error))
+        except BaseException as error:
+            stopped.set()  # the pool waits for the others, whatever it was
+            if not isinstance(error, KeyboardInterrupt | RuntimeError):
+                raise
+            is_asked = isinstance(error, KeyboardInterrupt)
+            progress.console.print("Stopping, and saving what is being trained." if is_asked else str(error))
     return all(job.done for job in jobs)
 
 

@@ -14,13 +14,14 @@ import math
 import os
 import platform
 import re
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from recipe import ROOT, Measurement, Recipe, Training, read_recipe, refuse_other_settings
+from recipe import ROOT, Measurement, Recipe, Training, read_recipe, refuse_other_beginning
 from running import run_all, try_score
 from safetensors import safe_open
 
@@ -33,7 +34,7 @@ RESULTS = ROOT / "docs" / "results.md"
 def table(recipe: Recipe, jobs: list[Training], ensembles: list[Measurement], command: str) -> str:
     """The section of docs/results.md."""
     columns: dict[str, dict[str, list[float]]] = {}  # what was measured of each task, seed by seed
-    for name in (recipe.measure, *recipe.others):
+    for name in recipe.wanted:
         for model in dict.fromkeys(job.model for job in jobs):
             own = [measurement for job in jobs if job.model == model for measurement in job.measurements]
             columns[f"{model}: {_title(name)}, {recipe.set}"] = _by_task(recipe, own, name)
@@ -159,9 +160,9 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], l
         for some in ([all_tasks] if options.together else [(task,) for task in tasks])
     ]
     for job in [*origins(jobs), *jobs]:
-        for pattern in (recipe.train, recipe.measured):
+        for pattern in filter(None, (recipe.train, recipe.dev, recipe.measured)):
             job.pairs(pattern, *job.tasks)
-        refuse_other_settings(job)
+        refuse_other_beginning(job)
     try_score(recipe)
     if not options.ensemble:
         return jobs, []
@@ -189,7 +190,15 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def stop_like_ctrl_c() -> None:
+    """When the terminal is closed, or by `kill`: else what it trains would go on without it."""
+    for one in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(one) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(one, signal.default_int_handler)
+
+
 def main() -> None:
+    stop_like_ctrl_c()
     options = parse()
     recipe = read_recipe(options.recipe)
     jobs, ensembles = plan(recipe, options)

@@ -2,20 +2,27 @@
 
 import importlib
 import json
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 from types import ModuleType
+from typing import Any, TextIO
 
 import pytest
 
 from antiphon.config import load_config
+from antiphon.text_side import members_of
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FOLDERS = sorted(file.parent for file in RECIPES.glob("*/recipe.toml"))
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """recipes/table.py, which keeps and writes everything in a folder of the test's own."""
     monkeypatch.syspath_prepend(str(RECIPES))
     for name in ("recipe", "running", "table"):
@@ -26,7 +33,10 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for one in (module, recipe):
         monkeypatch.setattr(one, "ROOT", tmp_path)
     monkeypatch.setattr(module, "RESULTS", tmp_path / "docs" / "results.md")
-    return module
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    yield module
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -169,6 +179,9 @@ def test_a_model_that_begins_from_the_one_for_all_is_trained_after_it(
     assert {file.name for file in origin.glob("report*.json")} == {"report-up-one.json"}
     assert json.loads((tuned / "report.json").read_text())["tags"] == ["U"]
     assert "| up/one | 1.00 | " in written
+    origin.rename(origin.with_name("removed"))
+    with pytest.raises(SystemExit, match=r"up-one-1: was begun from another model than is in .*together-1 now; remove"):
+        make(table, toy, monkeypatch, "--model", "tuned", "--seeds", "1")
 
 
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,3 +208,129 @@ def test_a_measure_that_does_not_work_is_told_before_anything_is_trained(
     (toy / "score.py").write_text("import sacrebleu_of_mars\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"score\.py ended with 1; what it says above tells why\."):
         make(table, toy, monkeypatch)
+
+
+STUB = """#!/bin/sh
+trap 'trap "exit 130" INT; told=1' INT
+echo begun
+for i in $(seq 100); do
+    if [ $told ]; then sleep 0.3; echo saved; exit; fi
+    sleep 0.02
+done
+"""
+
+
+@pytest.mark.parametrize("one", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM], ids=lambda one: one.name)
+def test_a_table_that_is_stopped_waits_until_what_it_trains_is_saved(
+    one: signal.Signals, table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (toy / "score.py").unlink()
+    stub = toy.parent / "stub"
+    stub.write_text(STUB, encoding="utf-8")
+    stub.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stub))
+    monkeypatch.setattr(sys.modules["running"], "LOOK", 0.05)
+    if one != signal.SIGINT:
+        signal.signal(one, lambda *_: None)  # where main() leaves it alone, this test fails, and no more
+    log = toy.parent / "runs" / "recipes" / "toy" / "transformer" / "upper-1" / "log.txt"
+
+    def stop() -> None:
+        while not (log.exists() and log.read_text(encoding="utf-8")):
+            time.sleep(0.01)
+        time.sleep(0.3)  # on a busy core the stub may be quicker than the thread pool that starts it
+        os.kill(os.getpid(), one)
+
+    Thread(target=stop, daemon=True).start()
+    with pytest.raises(SystemExit, match="Not all is done; the same command goes on from here"):
+        make(table, toy, monkeypatch, "--only", "upper", "--seeds", "1")
+    assert log.read_text(encoding="utf-8").split() == ["begun", "saved"]
+
+
+def test_any_failure_stops_the_other_trainings(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = sys.modules["running"]
+    was_stopped: list[bool] = []
+
+    def train(job: object, stopped: Event) -> None:
+        if job is jobs[1]:
+            sys.exit("There is no such file.")
+        was_stopped.append(stopped.wait(0.5))
+
+    monkeypatch.setattr(running, "train", train)
+    jobs = jobs_of(table, toy, "upper")
+    with pytest.raises(SystemExit, match="There is no such file"):
+        running.run_all(jobs, 2)
+    assert was_stopped == [True]
+
+
+def test_a_dev_file_that_is_not_there_is_told_before_anything_is_trained(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "run_all", lambda *_: pytest.fail("something was trained"))
+    (toy / "recipe.toml").write_text('dev = "{task}.dev"\n' + TOY, encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"upper\.dev: there is no such file"):
+        make(table, toy, monkeypatch)
+
+
+def jobs_of(table: ModuleType, toy: Path, *tasks: str) -> list[Any]:
+    """Trainings of seeds 1 and 2."""
+    recipe = table.read_recipe(toy)
+    return [table.Training(recipe, toy / "transformer.toml", tasks, seed, toy.parent / "data") for seed in (1, 2)]
+
+
+def test_a_report_counts_for_what_it_was_made_from(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = sys.modules["running"]
+
+    def evaluate(command: list[str], stopped: Event, *, stdout: TextIO, stderr: TextIO) -> bool:
+        print('{"wer": 1.0}', file=stdout, flush=True)
+        return False
+
+    monkeypatch.setattr(running, "_watched", evaluate)
+    monkeypatch.setattr(running, "score", lambda *_: {"share": 1.0})
+
+    def measured() -> Any:
+        return table.Measurement(tuple(jobs_of(table, toy, "upper")), "upper")
+
+    first, second = measured().members
+    pairs = toy.parent / "data" / "letters" / "upper.txt"
+    for file, text in (
+        (first.out / "model.safetensors", "weights"),
+        (second.out / "model.safetensors", "others"),
+        (second.out / "model.safetensors", "trained anew"),
+        (toy / "score.py", "other = 1"),
+        (pairs, "other = other\n"),
+        (toy / "recipe.toml", TOY.replace("(.+) = ", "(.).* = ")),
+        (toy / "recipe.toml", TOY.replace("[published", "[search]\nbeam = 2\n[published")),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        assert not measured().done
+        running.measure(measured(), Event())
+        assert measured().done
+    (toy / "recipe.toml").write_text(text.replace('"wer"', '"wer", "per"'), encoding="utf-8")
+    assert not measured().done
+    with pytest.raises(RuntimeError, match=r"recipe\.toml: there is no measure 'per'; name one of wer, share\."):
+        running.measure(measured(), Event())
+
+
+def test_rewritten_pairs_are_those_of_their_file_and_recipe(table: ModuleType, toy: Path) -> None:
+    letters = toy.parent / "data" / "letters"
+    for task in ("up", "low"):
+        (letters / task).mkdir()
+        (letters / task / "train.txt").write_text(f"{task} = {task}\n", encoding="utf-8")
+
+    def kept() -> list[str]:
+        recipe = table.read_recipe(toy)
+        files = [recipe.file(toy.parent / "data", "{task}/train.txt", task) for task in ("up", "low")]
+        return [Path(file).read_text(encoding="utf-8") for file in files]
+
+    assert kept() == ["up\tup\n", "low\tlow\n"]
+    (toy / "recipe.toml").write_text(TOY.replace("(.+) = ", "(.).* = "), encoding="utf-8")
+    assert kept() == ["u\tup\n", "l\tlow\n"]
+
+
+def test_models_of_some_tasks_can_be_named_as_an_ensemble(table: ModuleType, toy: Path) -> None:
+    folders = [job.out for job in jobs_of(table, toy, "lower", "upper")]
+    assert folders[0].name == "lower-and-upper-1"
+    assert members_of("+".join(map(str, folders))) == folders
