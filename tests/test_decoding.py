@@ -235,7 +235,10 @@ def test_results_come_in_the_order_of_the_sources_whatever_their_lengths(
     assert all(hypotheses == expected[index] for index, hypotheses in streamed)
 
 
-def test_the_running_batch_is_filled_up_to_its_limit_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefix", [(), (4, 5, 6, 7)])
+def test_the_running_batch_is_filled_up_to_its_limit_and_not_beyond(
+    prefix: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(generate, "MAX_ROWS", 8)
     widest: list[int] = []
     step = ActiveBatch.step
@@ -247,7 +250,8 @@ def test_the_running_batch_is_filled_up_to_its_limit_and_not_beyond(monkeypatch:
 
     monkeypatch.setattr(ActiveBatch, "step", watched)
     sources = [(4, EOS)] * 15
-    decode(TableModel(9), sources, [make_search(GenerationConfig(beam_size=3), 6) for _ in sources])
+    settings = GenerationConfig(beam_size=3, min_length=6)
+    decode(TableModel(9), sources, [make_search(settings, 10, prefix) for _ in sources])
     assert 6 <= max(widest) <= 8
 
 

@@ -143,6 +143,13 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert float(out.mean()) == pytest.approx(1, abs=0.01)
 
 
+def test_dropout_leaves_something_at_the_most_that_a_setting_may_be() -> None:
+    most = ModelConfig(dropout=0.99).dropout
+    assert float(Dropout(most, Noise(1)).train()(torch.ones(1000, 100)).mean()) == pytest.approx(1, abs=0.1)
+    with pytest.raises(ValueError, match="dropout"):
+        ModelConfig(dropout=0.999)
+
+
 def test_dropout_is_nothing_outside_training() -> None:
     x = torch.randn(5, 5)
     assert Dropout(0.5, Noise()).eval()(x) is x

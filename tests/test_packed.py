@@ -1,17 +1,20 @@
 """Packed layers and kernels: equal to the plain formula within their precision, and to themselves among neighbours."""
 
+import gc
 import random
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
-from laws.toys import random_source
+from laws.toys import facts, random_source
 from torch import Tensor
 
 from antiphon import kernels
-from antiphon.config import GenerationConfig, ModelConfig
+from antiphon.config import GenerationConfig, ModelConfig, load_config
+from antiphon.data.pairs import Pair
 from antiphon.decoding.active import ActiveBatch
 from antiphon.decoding.generate import decode
 from antiphon.decoding.search import make_search
@@ -19,8 +22,10 @@ from antiphon.model import packed
 from antiphon.model.int8 import Int8FeedForward, Int8Linear
 from antiphon.model.packed import pack
 from antiphon.model.seq2seq import Seq2Seq, build
-from antiphon.model.slots import KeyValues
+from antiphon.model.slots import BLOCK, FEWEST, KeyValues, Slots
 from antiphon.model.stack import PackedDecoder, PackedEncoder
+from antiphon.run import WEIGHTS, Model
+from antiphon.tokenizer import train_tokenizers
 
 VOCAB = 97
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -240,6 +245,20 @@ def test_keys_and_values_never_move_when_beams_are_reordered() -> None:
         assert past.paths[:, 0].tolist() == [paths[row] for row in (2, 1, 1, 3, 5, 4)]
 
 
+def test_growing_copies_what_is_taken_and_never_touches_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *shape: self.new_full(shape, -1))
+    slots = Slots(2, 1, 8)
+    slots.reserve(FEWEST, 1)
+    held = slots.take(FEWEST)
+    slots.free += [held.pop(place) for place in (4, 3, 0)]
+    slots.cache[:] = torch.arange(slots.cache.shape[1]).view(-1, 1, 1, 1)
+    slots.reserve(4, BLOCK + 1)
+    assert slots.cache.shape[1:3] == (2 * FEWEST, 2 * BLOCK)
+    assert all((slots.cache[:, slot, :BLOCK] == slot).all() for slot in held)
+    assert (slots.cache[:, slots.free] == -1).all()
+    assert (slots.cache[:, :, BLOCK:] == -1).all()
+
+
 def test_what_was_written_for_others_is_found_after_growing_and_joining() -> None:
     model = network("sinusoidal")
     asked = [(*([9] * 150), 3), (8, 3)]
@@ -291,6 +310,43 @@ def test_norms_gates_recurrences_and_embeddings_are_torch_s() -> None:
     tokens, positions = torch.tensor([3, 0, 4]), torch.tensor([1, 1, 0])
     waves = torch.randn(2, 70)
     assert torch.equal(kernels.embed_rows(x, 7.1, waves, tokens, positions), x[tokens] * 7.1 + waves[positions])
+
+
+MAPS = Path("/proc/self/maps")
+
+
+@needs_kernels
+@pytest.mark.skipif(not MAPS.exists(), reason="this system does not tell what memory is a file's")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_loaded_model_does_not_live_in_its_file(
+    precision: Literal["float32", "int8"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(f"w{number}" for number in range(VOCAB))
+    config = load_config("tiny", None, ["model.d_model=64", "tokenizer.source=words", "tokenizer.target=words"])
+    Model.new(config, train_tokenizers([Pair(words, words)], config.tokenizer), facts()).save(tmp_path)
+    monkeypatch.setattr(packed, "works", lambda: True)
+    monkeypatch.setattr(kernels, "most_rows", lambda: sys.maxsize)  # all in one call, which is not made
+    model = Model.load(tmp_path, precision=precision)
+    gc.collect()
+    assert str(tmp_path / WEIGHTS) not in MAPS.read_text()
+    if precision == "int8":
+        for part in (model.network.encoder, model.network.decoder):
+            assert isinstance(part, PackedEncoder | PackedDecoder)
+            assert part.stack.embedding == part.plain.embedding.weight.data_ptr()
+            assert part.stack.norm.bias == part.plain.norm.bias.data_ptr()
+
+
+def test_what_int8_gains_is_timed_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "works", lambda: True)
+    threads: list[int] = []
+    monkeypatch.setattr(packed, "_seconds", lambda work: threads.append(torch.get_num_threads()) or 1.0)
+    torch.set_num_threads(2)
+    try:
+        assert packed.gain(network("rotary", "float32")) == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert threads == [1, 1]
 
 
 def test_narrow_networks_stay_as_they_are() -> None:

@@ -172,6 +172,27 @@ def test_every_output_begins_with_its_prefix() -> None:
         assert all(output.text.startswith("g f") for output in outputs)
 
 
+def test_a_prefix_that_the_model_cannot_say_is_refused() -> None:
+    with pytest.raises(ValueError, match="prefix: the model does not know all of 'g unheard'"):
+        word_model().generate(SOURCES, prefix="g unheard")
+
+
+def test_a_source_that_is_far_too_long_is_refused_in_a_sentence() -> None:
+    model = word_model()
+    limit = run.LONGEST * model.config.training.max_length
+    model.generate(["a " * 20])
+    with pytest.raises(ValueError, match=f"has {limit + 1:,} tokens, and at most {limit:,} can be read at once"):
+        model.generate(["a", "b " * (limit + 1)])
+
+
+def test_loading_leaves_the_random_numbers_of_others_alone(folder: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    Model.load(folder)
+    assert torch.equal(torch.rand(2), expected)
+
+
 def test_rules_hold_for_text() -> None:
     model = word_model()
     for output, *_ in model.outputs(SOURCES, min_length=3, max_length=4):

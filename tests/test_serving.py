@@ -140,6 +140,8 @@ def test_alternatives_go_on_from_a_prefix_with_words_that_are_not_known(tmp_path
             client.post("/v1/alternatives", json={"text": "ab 01", "prefix": prefix}).json()["alternatives"]
             for prefix in ("AB", "AB      ", "unknown")
         )
+        refused = client.post("/v1/generate", json={"text": "ab 01", "prefix": "unknown"})
+        assert (refused.status_code, refused.json()["error"]["parameter"]) == (422, "prefix")
     assert len(plain) == 8
     assert spaced == plain
     assert len(unknown) == 8

@@ -26,15 +26,17 @@ from antiphon.config import Config, GenerationConfig, generation_settings
 from antiphon.consensus import by_consensus, voters
 from antiphon.decoding.generate import Wanted, decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
-from antiphon.ids import BOS, EOS, PAD
+from antiphon.ids import BOS, EOS, PAD, UNK
 from antiphon.model.ensemble import Ensemble
-from antiphon.model.packed import WORTH, Precision, gain, pack
+from antiphon.model.packed import WORTH, Precision, copy_weights, gain, pack
 from antiphon.model.seq2seq import Seq2Seq, build
 from antiphon.text_side import BLANK, CONFIG, FACTS, Facts, Output, RunPath, TextSide, members_of, read_config
 from antiphon.tokenizer import TokenizerPair
 
 WEIGHTS, LOSS_CURVE = "model.safetensors", "loss.png"
 FEWEST_SOURCES = 8  # for a worker
+LONGEST = 8  # times training.max_length: tokens of a source that is decoded
+SHOWN = 40  # characters of a text in a message
 SCORE_TOKENS = 4096  # padded target tokens scored at once
 
 
@@ -74,9 +76,8 @@ class Model:
             if precision == "int8" or (precision == "auto" and gain(network) > WORTH):
                 pack(network)
                 model.precision = "int8"
-            # What is left is copied: products of float32 round by where in the file their factors lie.
-            for parameter in network.parameters():
-                parameter.data = parameter.data.clone()
+            else:
+                copy_weights(network)
             model.members.append(network)
         if network.device.type == "cpu":
             model.workers = workers or torch.get_num_threads()
@@ -161,8 +162,10 @@ class Model:
         chosen = generation_settings(self.config.generation, **settings)
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
-        ids = [self.source_ids(sources[index]) for index in asked]
+        ids = [self._readable_ids(sources[index]) for index in asked]
         forced = self.side.prefix_ids(prefix)
+        if UNK in forced:
+            raise ValueError(f"prefix: the model does not know all of {prefix!r}, and cannot say it; change it.")
         searches = [make_search(chosen, self.max_length(len(source), chosen, longest), forced) for source in ids]
         workers = min(self.workers, max(1, len(ids) // FEWEST_SOURCES))
         if workers == 1 and self.precision == "float32":
@@ -172,6 +175,16 @@ class Model:
             if mbr is not None:
                 outputs = [outputs[best] for best in by_consensus([output.text for output in outputs])[:n_best]]
             yield asked[place], outputs
+
+    def _readable_ids(self, source: str) -> list[int]:
+        """The ids of a source. Raises ValueError for one so long that its memory could not be had."""
+        ids, limit = self.source_ids(source), LONGEST * self.config.training.max_length
+        if len(ids) - 1 > limit:
+            raise ValueError(
+                f"source {source[:SHOWN]!r}...: has {len(ids) - 1:,} tokens, and at most {limit:,} can be read at once "
+                f"({LONGEST} times what was learned from); give it in parts."
+            )
+        return ids
 
     @property
     def tokenizers(self) -> TokenizerPair:
@@ -237,7 +250,7 @@ def load(run: RunPath, device: str = "cpu", precision: Precision | Literal["auto
 
 def _read_network(folder: Path, side: TextSide) -> Seq2Seq:
     """That of a run folder, with the vocabularies of `side`, on the file's own memory."""
-    with _NoRandomNumbers():
+    with torch.random.fork_rng(devices=[]), _NoRandomNumbers():  # a caller's random numbers are the caller's
         network = Model.new(read_config(folder), side.tokenizers, side.facts).network
     load_weights(network, folder / WEIGHTS, mapped=True)
     return network.eval()

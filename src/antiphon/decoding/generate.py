@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from antiphon.decoding.active import ActiveBatch, StepModel
-from antiphon.decoding.search import Hypothesis, Search
+from antiphon.decoding.search import BeamSearch, Hypothesis, Sampling
 
 MAX_ROWS = 128  # rows that a running batch is filled up to
 
@@ -17,7 +17,7 @@ Wanted = Callable[[], bool]
 def decode(
     model: StepModel,
     sources: Sequence[Sequence[int]],
-    searches: Sequence[Search],
+    searches: Sequence[BeamSearch | Sampling],
     keep_attention: bool = False,
     workers: int = 0,
 ) -> list[list[Hypothesis]]:
@@ -31,7 +31,7 @@ def decode(
 def decode_stream(
     model: StepModel,
     sources: Sequence[Sequence[int]],
-    searches: Sequence[Search],
+    searches: Sequence[BeamSearch | Sampling],
     keep_attention: bool = False,
     workers: int = 0,
     wanted: Wanted = lambda: True,
@@ -88,7 +88,7 @@ class _Waiting:
     """Sources that no running batch has taken yet, the shortest first. Any thread may take some."""
 
     def __init__(
-        self, sources: Sequence[Sequence[int]], searches: Sequence[Search], workers: int, wanted: Wanted
+        self, sources: Sequence[Sequence[int]], searches: Sequence[BeamSearch | Sampling], workers: int, wanted: Wanted
     ) -> None:
         self.sources, self.searches = sources, searches
         self.order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
@@ -101,12 +101,18 @@ class _Waiting:
         chosen: list[int] = []
         with self.lock:
             while self.order and len(chosen) < self.share:
-                settings = self.searches[self.order[-1]].settings
-                free_rows -= settings.n_best if settings.sample else settings.beam_size
+                free_rows -= _rows_to_come(self.searches[self.order[-1]])
                 if chosen and free_rows < 0:
                     break
                 chosen.append(self.order.pop())
         return chosen
+
+
+def _rows_to_come(search: BeamSearch | Sampling) -> int:
+    """That it may still come to have, which are more than it has now: a beam begins with one, and has one again where a
+    prefix is forced on it."""
+    settings = search.settings
+    return (settings.n_best if settings.sample else settings.beam_size) - len(search.finished)
 
 
 def _run(model: StepModel, waiting: _Waiting, keep_attention: bool) -> Iterator[tuple[int, list[Hypothesis]]]:
@@ -114,7 +120,8 @@ def _run(model: StepModel, waiting: _Waiting, keep_attention: bool) -> Iterator[
     batch = ActiveBatch(model, keep_attention)
     index_of: dict[int, int] = {}
     while waiting.wanted():
-        if batch.num_rows <= MAX_ROWS // 2 and (chosen := waiting.take(MAX_ROWS - batch.num_rows)):
+        rows = sum(_rows_to_come(waiting.searches[index]) for index in index_of.values())
+        if rows <= MAX_ROWS // 2 and (chosen := waiting.take(MAX_ROWS - rows)):
             index_of |= {id(waiting.searches[index]): index for index in chosen}
             batch.add([waiting.sources[index] for index in chosen], [waiting.searches[index] for index in chosen])
         if not batch.searches:

@@ -42,7 +42,11 @@ def _decoding(folder: Path) -> dict[str, Any]:
     return {
         "precision": "int8" if times > WORTH else "float32",
         "int8_over_float32": f"{times:.1f} times as fast here" if times else "cannot be had for this model here",
-        "kernels": "none: no C++ compiler was found" if kernels.library() is None else "built for this processor",
+        "kernels": (
+            "none: no C++ compiler, or it could not build them"
+            if kernels.library() is None
+            else "built for this processor"
+        ),
     }
 
 

@@ -1,8 +1,10 @@
-"""What surrounds the matrix products when a model decodes in int8, in C++: each of it one pass over its rows.
+"""What surrounds the matrix products when a model decodes, in C++: each of it one pass over its rows.
 
-kernels.cpp is built once for the processor at hand, in a second or two, when a model is first loaded for int8, and
-kept in the user's cache folder. Where there is no C++ compiler the layers do the same in torch's own operators; nothing
-else depends on it. All tensors are float32 on the processor, contiguous but for what is said, and rows are independent.
+kernels.cpp is built once for the processor at hand, in a second or two, when it is first needed, and kept in the user's
+cache folder. Layers in int8 need it, and so does every search on the processor, which chooses its candidates here: in
+float32 too, and so the first validation of a training. Where there is no C++ compiler, or it fails, both do the same in
+torch's own operators. All tensors are float32 on the processor, contiguous but for what is said, and rows are
+independent.
 """
 
 import ctypes

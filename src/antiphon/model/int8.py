@@ -34,7 +34,7 @@ class Int8Linear(nn.Module):
         self.most_rows = kernels.most_rows() if weight.shape[1] % 4 == 0 else 0
         self.arranged = kernels.arrange(rounded) if self.most_rows else None
         self.weight = torch.ops.onednn.qlinear_prepack(rounded, None) if self.most_rows < sys.maxsize else None
-        self.bias = None if bias is None else bias.detach().contiguous()
+        self.bias = None if bias is None else bias.detach().clone(memory_format=torch.contiguous_format)
         self.pointers = None if self.arranged is None else kernels.pointers(self.arranged, self.scales, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:

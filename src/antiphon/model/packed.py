@@ -39,8 +39,9 @@ TOLERANCE = 0.02  # relative error of a product of normal numbers, in the self-t
 
 @torch.no_grad()
 def pack(network: Seq2Seq) -> None:
-    """Replaces the network's wide linear layers by int8 ones, once. It can decode then, and no longer be trained or
-    saved. Raises ValueError where it has none, or this build of torch, or the device, does not have the operators."""
+    """Replaces the network's wide linear layers by int8 ones, and copies its other weights, once. It can decode then,
+    and no longer be trained or saved. Raises ValueError where it has none, or this build of torch, or the device, does
+    not have the operators."""
     if not _wide(network) or not _suits(network):
         raise ValueError(
             f"precision 'int8' cannot be had here: it needs a processor, operators of torch that pass their test, and "
@@ -52,8 +53,17 @@ def pack(network: Seq2Seq) -> None:
                 setattr(module, name, Int8Linear(child.weight, child.bias))
     if min(network.output.shape) >= NARROWEST:
         network.decoder.head = Int8Linear(network.output, None)
+    copy_weights(network)  # now: those that were wide are not copied, and the kernels are told where the others stay
     if kernels.library() is not None:
         _fuse(network)
+
+
+@torch.no_grad()
+def copy_weights(network: Seq2Seq) -> None:
+    """Puts the weights into memory of their own. A file's memory becomes another's when that is written over it; and
+    products of float32 round by where in the file their factors lie."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def _fuse(network: Seq2Seq) -> None:
@@ -82,7 +92,7 @@ def _fuse(network: Seq2Seq) -> None:
 @torch.no_grad()
 def gain(network: Seq2Seq) -> float:
     """How many times faster than in float32 the network's most frequent wide linear layer is in int8 on this processor,
-    for 32 rows; 0 where int8 cannot be had."""
+    for 32 rows on one thread, as running batches side by side decode; 0 where int8 cannot be had."""
     wide = _wide(network)
     if not wide or not _suits(network):
         return 0.0
@@ -90,7 +100,12 @@ def gain(network: Seq2Seq) -> float:
     plain = max(wide, key=lambda layer: counts[layer.weight.shape])
     quick = Int8Linear(plain.weight, plain.bias)
     x = torch.randn(TIMED_ROWS, plain.weight.shape[1])
-    return _seconds(partial(plain, x)) / _seconds(partial(quick, x))
+    num_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        return _seconds(partial(plain, x)) / _seconds(partial(quick, x))
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _wide(network: Seq2Seq) -> list[nn.Linear]:

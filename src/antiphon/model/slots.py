@@ -6,7 +6,7 @@ the paths alone. All rows of a source have the same age, and no two hold the sam
 the memory, each source has one slot.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,9 +37,18 @@ class Slots:
         longer = max(-(-length // BLOCK) * BLOCK, room)
         if (slots, longer) != (had, room):
             cache = self.cache.new_empty(layers, slots, longer, heads, width)
-            cache[:, :had, :room] = self.cache
+            for taken in self._taken():
+                cache[:, taken, :room] = self.cache[:, taken]
             self.cache = cache
             self.free = [*reversed(range(had, slots)), *self.free]  # the lowest are taken first
+
+    def _taken(self) -> Iterator[slice]:
+        """The slots that are not free: neighbours together."""
+        first = 0
+        for free in [*sorted(self.free), self.cache.shape[1]]:
+            if first < free:
+                yield slice(first, free)
+            first = free + 1
 
     def take(self, count: int) -> list[int]:
         """So many free slots; there is room for them."""

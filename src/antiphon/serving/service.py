@@ -19,6 +19,7 @@ from antiphon.consensus import voters
 from antiphon.engine.messages import Hosted
 from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
 from antiphon.engine.request import Failure, Priority, Returned
+from antiphon.ids import UNK
 from antiphon.segments import Segments, split
 from antiphon.serving.account import current
 from antiphon.serving.answers import Answer, Delta, Plan, finished, refused, stopped
@@ -101,6 +102,7 @@ class Service:
     async def answer(self, ask: Ask, client: Client = ANYBODY) -> list[Answer]:
         """An answer to each text; whoever stops waiting frees what it holds."""
         plans = await aside(ask.texts, partial(self._plan, ask))
+        _refuse_unknown(plans)
         if ask.alignments:
             return await self._aligned(ask, plans, client)
         with self._counted(plans, client), closing(self._submitted(plans, client)) as tickets:
@@ -119,6 +121,7 @@ class Service:
         if ask.settings.get("n_best") is None:
             ask = replace(ask, settings=dict(ask.settings) | {"n_best": 1})
         (plan,) = await aside(ask.texts, partial(self._plan, ask))
+        _refuse_unknown([plan])
         if plan.settings.n_best > 1:
             raise invalid("n_best: one output can be streamed, and no more; ask for n_best 1, or no stream.", "n_best")
         with self._counted([plan], client), closing(self._submitted([plan], client, stream=True)) as tickets:
@@ -334,6 +337,12 @@ class _Count:
         self._outstanding[self._name] -= self._count
         if not self._outstanding[self._name]:
             del self._outstanding[self._name]
+
+
+def _refuse_unknown(plans: Sequence[Plan]) -> None:
+    """No output can begin with what a model does not know."""
+    if any(UNK in plan.prefix for plan in plans):
+        raise invalid("prefix: the model does not know all of it, and cannot say it; change it.", "prefix")
 
 
 def _asked_settings(ask: Ask, side: TextSide) -> tuple[dict[str, Any], int | None]:
