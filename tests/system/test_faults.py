@@ -27,7 +27,7 @@ from antiphon.config import GenerationConfig
 from antiphon.engine import host, pool
 from antiphon.engine.messages import Hosted
 from antiphon.engine.request import Failure, Finished
-from antiphon.ids import EOS, UNK
+from antiphon.ids import EOS
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.run import Model
 from antiphon.serving.app import create_app
@@ -425,10 +425,10 @@ def test_an_engine_that_hangs_is_killed_and_another_begins(
 
 
 class Failing:
-    """Fails at a source of one letter twice, and after an unknown piece."""
+    """Fails at a source of one letter twice, and after a sign that it never says by itself."""
 
-    def __init__(self, network: Seq2Seq, letter: int) -> None:
-        self.network, self.letter = network, letter
+    def __init__(self, network: Seq2Seq, letter: int, sign: int) -> None:
+        self.network, self.letter, self.sign = network, letter, sign
 
     def start(self, sources: Sequence[Sequence[int]]) -> Any:
         if any(list(source).count(self.letter) > 1 for source in sources):
@@ -436,9 +436,11 @@ class Failing:
         return self.network.start(sources)
 
     def step(self, state: Any, tokens: Sequence[int]) -> Any:
-        if UNK in tokens:
+        if self.sign in tokens:
             raise RuntimeError("the decoder fails")
-        return self.network.step(state, tokens)
+        logits = self.network.step(state, tokens)
+        logits[:, self.sign] -= 1e4
+        return logits
 
 
 def test_a_request_that_the_model_fails_at_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,13 +450,14 @@ def test_a_request_that_the_model_fails_at_fails_alone(tmp_path: Path, monkeypat
 
     def breaking(*arguments: Any) -> Model:
         model = load(*arguments)
-        model.members = [Failing(model.network, model.source_ids("a")[0])]  # type: ignore[list-item]
+        letter, sign = model.source_ids("a")[0], model.tokenizers.target.encode("9")[0]
+        model.members = [Failing(model.network, letter, sign)]  # type: ignore[list-item]
         return model
 
     monkeypatch.setattr(host.Model, "load", breaking)
     monkeypatch.setattr(host, "_warm_up", lambda model: None)
     good = {"text": "ab 01", "max_length": 40, "min_length": 40}
-    bad: list[dict[str, Any]] = [{"text": "aa"}, {"text": "ab", "prefix": "AB?"}, {"text": ["ab", "aba"]}]
+    bad: list[dict[str, Any]] = [{"text": "aa"}, {"text": "ab", "prefix": "AB9"}, {"text": ["ab", "aba"]}]
     with TestClient(create_app(ServerSettings(runs={"tiny": tmp_path / "run"}))) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         expected = client.post("/v1/generate", json=good).json()
@@ -466,7 +469,7 @@ def test_a_request_that_the_model_fails_at_fails_alone(tmp_path: Path, monkeypat
         for answer in found[6:]:
             assert answer.json()["error"]["reason"] == "failed"
             assert "the model failed at this request" in answer.json()["error"]["message"]
-        streamed = client.post("/v1/generate", json=good | {"prefix": "AB AB AB?", "stream": True})
+        streamed = client.post("/v1/generate", json=good | {"prefix": "AB AB AB9", "stream": True})
         assert [name for name, _ in events(streamed.text)][-1:] == ["error"]
         assert client.post("/v1/generate", json=good).json() == expected
 
