@@ -131,7 +131,9 @@ def side_by_side(args: argparse.Namespace) -> dict[str, Curve]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="BLEU against minutes, beside a plain transformer.")
     parser.add_argument("--target", choices=("de", "fr"), default="de")
-    parser.add_argument("--model", default="recurrent", help="a file of recipes/multi30k: recurrent or transformer")
+    parser.add_argument(
+        "--model", choices=("recurrent", "transformer"), default="recurrent", help="of recipes/multi30k"
+    )
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--every", type=float, default=3, help="minutes of training between measurements")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/multi30k"))

@@ -372,6 +372,7 @@ def test_keys_that_could_not_be_read_are_when_they_can(folder: Path, monkeypatch
         with monkeypatch.context() as refusing:
             refusing.setattr(keys_module, "read_keys", no_right)
             assert client.get("/v1/models", headers={"x-api-key": ALICE}).status_code == 200
+        time.sleep(0.05)  # a file system's clock ticks more slowly than a request is answered
         file.chmod(0o600)
         assert client.get("/v1/models", headers={"x-api-key": "carol-0123456789abcdef"}).status_code == 200
 
