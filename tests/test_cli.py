@@ -465,6 +465,22 @@ def test_samples_vote_in_generate_and_in_evaluate(cli: Cli, trained: Path, tmp_p
     assert "mbr compares samples" in refused.err
 
 
+def test_what_a_source_says_is_kept_in_generate_and_in_evaluate(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pairs, outputs = tmp_path / "pairs.tsv", tmp_path / "outputs.txt"
+    several = cli("generate", trained, "--beam", 8, "--n-best", 8, "--precision", "float32", stdin=b"ab 01\n").out
+    texts = [line.split("\t")[2] for line in several.splitlines()]
+    character = next(last for last in "".join(texts) if last.isalnum() and last.lower() not in texts[0].lower())
+    pairs.write_text(f"ab 01\tAB 01\nab 01 {character}\tAB 01\n")
+    kept = ["--beam", 8, "--precision", "float32", "--keep", rf"\b{character}$"]
+    assert cli("evaluate", trained, pairs, *kept, "--outputs", outputs).code == 0
+    sources = f"ab 01\nab 01 {character}\n".encode()
+    assert cli("generate", trained, *kept, stdin=sources).out == outputs.read_text()
+    several = cli("generate", trained, *kept[:-2], "--n-best", 8, stdin=sources).out.splitlines()[8:]
+    lacks = [character.lower() not in line.split("\t")[2].lower() for line in several]
+    assert outputs.read_text().splitlines()[1] == several[lacks.index(min(lacks))].split("\t")[2]
+    assert outputs.read_text().splitlines()[0] == texts[0]
+
+
 @pytest.mark.parametrize("flag", ["--png", "--outputs"])
 def test_a_file_that_evaluate_cannot_write_is_told_at_once(flag: str, cli: Cli, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

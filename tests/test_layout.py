@@ -23,7 +23,7 @@ FLOORS = [
     {"run"},
     {"text_side"},
     {"decoding", "data", "model"},
-    {"tokenizer", "segments", "words", "files", "kernels", "plots"},
+    {"tokenizer", "segments", "words", "choosing", "files", "kernels", "plots"},
     {"config", "consensus", "history", "ids", "machine", "metrics"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from letters import train_letters
 
+from antiphon.choosing import left_out
 from antiphon.run import Model
 from antiphon.serving.app import create_app
 from antiphon.serving.settings import ServerSettings, runs_by_name
@@ -48,6 +49,19 @@ def test_answers_equal_those_of_the_model_in_python(client: TestClient, model: M
         assert [output["score"] for output in found] == pytest.approx([output.score for output in wanted], abs=1e-4)
 
 
+@pytest.mark.parametrize("extra", [{}, {"alignments": True}])
+def test_the_hypothesis_that_says_what_is_to_be_kept_comes_first(
+    client: TestClient, model: Model, extra: dict[str, bool]
+) -> None:
+    (found,) = model.outputs(["ab 01"], beam_size=6, n_best=6)
+    last = next(one.text[-1] for one in found if one.text[-1].isalnum() and left_out(found[0].text, [one.text[-1]]))
+    body = {"text": "ab 01", "beam_size": 6, "n_best": 2, "keep": [last, "nothing like this"], **extra}
+    outputs = client.post("/v1/generate", json=body).json()["outputs"][0]
+    ranked = sorted(found, key=lambda one: left_out(one.text, [last]))
+    assert [output["text"] for output in outputs] == [one.text for one in ranked[:2]]
+    assert ranked[0] != found[0]
+
+
 def test_one_text_may_be_given_alone_and_a_blank_one_has_a_blank_answer(client: TestClient) -> None:
     assert len(client.post("/v1/generate", json={"text": "ab 01"}).json()["outputs"]) == 1
     assert client.post("/v1/generate", json={"text": "  "}).json()["outputs"][0][0]["text"] == ""
@@ -70,6 +84,11 @@ def test_one_text_may_be_given_alone_and_a_blank_one_has_a_blank_answer(client: 
         ({"text": "a", "mbr": 4, "n_best": 5}, "it can be 1 to 4"),
         ({"text": "a", "mbr": 4, "alignments": True}, "not with mbr"),
         ({"text": "a", "mbr": 4, "stream": True}, "nothing to stream"),
+        ({"text": "a", "keep": ["a"]}, "search with a beam of 5"),
+        ({"text": "a", "keep": [""], "beam_size": 2}, "keep"),
+        ({"text": "a", "keep": ["a"], "beam_size": 2, "n_best": 3}, "of 2 hypotheses"),
+        ({"text": "a", "keep": ["a"], "beam_size": 2, "stream": True}, "leave out keep, or stream"),
+        ({"text": "a", "keep": ["a"], "beam_size": 2, "split": "sentence"}, "set split to none"),
         ({"text": "a " * 500}, "at most 20 tokens"),
         ({"text": "a", "prefix": "a\ud800"}, "prefix: expected Unicode characters"),
     ],

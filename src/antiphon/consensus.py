@@ -2,12 +2,12 @@
 
 Outputs that a model draws vote for one another: the best is the one with the highest chrF, on average, against all.
 Unlike the most probable output it is neither too short nor far from the others (Eikema and Aziz 2020). Pure functions
-of strings and settings.
+of strings.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 ORDER, BETA = 6, 2  # chrF's: the longest n-grams of characters; how much recall counts
-TEMPERATURE = 0.7  # of the samples that vote
-
-
-def voters(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of generation that draw `mbr` samples, of which `n_best` are wanted. Raises ValueError."""
-    if not isinstance(mbr, int) or mbr < 2:
-        raise ValueError(f"mbr is {mbr!r}; give the number of samples that are compared, at least 2.")
-    if settings.get("beam_size") not in (None, 1):
-        raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
-    if settings.get("sample") is False:
-        raise ValueError("mbr draws samples, and sample is false; leave out one of them.")
-    if not 1 <= n_best <= mbr:
-        raise ValueError(f"n_best is {n_best}, of {mbr} samples; it can be 1 to {mbr}.")
-    temperature = TEMPERATURE if settings.get("temperature") is None else settings["temperature"]
-    return {**settings, "sample": True, "n_best": mbr, "beam_size": 1, "temperature": temperature}
 
 
 def by_consensus(texts: Sequence[str]) -> list[int]:

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from antiphon import files, tokenizer
+from antiphon.choosing import Choice, phrases_by
 from antiphon.config import Config, GenerationConfig, generation_settings
-from antiphon.consensus import by_consensus, voters
 from antiphon.decoding.generate import Wanted, decode_stream
 from antiphon.decoding.search import Hypothesis, make_search
 from antiphon.ids import BOS, EOS, PAD, UNK
@@ -128,7 +128,8 @@ class Model:
 
         prefix: text that every output begins with. attention: keep the cross-attention weights. mbr, among settings: so
         many samples are drawn, and the best outputs are those that are most like all of them (`consensus`); their
-        temperature is 0.7 unless told. Raises ValueError for a setting that cannot be.
+        temperature is 0.7 unless told. keep, too: a regular expression; of a beam's hypotheses, those come first that
+        leave out the fewest of the phrases that it finds in the source. Raises ValueError for a setting that cannot be.
         """
         found: dict[int, list[Output]] = {}
         for index, outputs in self.stream(sources, prefix=prefix, attention=attention, **settings):
@@ -142,6 +143,7 @@ class Model:
         prefix: str = "",
         attention: bool = False,
         mbr: int | None = None,
+        keep: str | None = None,
         longest: int | None = None,
         wanted: Wanted = lambda: True,
         **settings: Any,
@@ -157,9 +159,8 @@ class Model:
             if not isinstance(source, str):
                 raise ValueError(f"source {number}: expected a text, found {source!r:.60}; give texts only.")
         n_best = self.config.generation.n_best if settings.get("n_best") is None else settings["n_best"]
-        if mbr is not None:
-            settings = voters(mbr, n_best, settings)
-        chosen = generation_settings(self.config.generation, **settings)
+        choice = Choice(n_best, mbr, None if keep is None else phrases_by(keep))
+        chosen = generation_settings(self.config.generation, **choice.to_search(settings, self.config.generation))
         asked = [index for index, source in enumerate(sources) if source.strip()]
         yield from ((index, [BLANK]) for index, source in enumerate(sources) if not source.strip())
         ids = [self._readable_ids(sources[index]) for index in asked]
@@ -172,9 +173,7 @@ class Model:
             workers = 0  # whose products many threads share better than the kernels of int8
         for place, hypotheses in decode_stream(self.predictor, ids, searches, attention, workers, wanted):
             outputs = [self.output(hypothesis) for hypothesis in hypotheses]
-            if mbr is not None:
-                outputs = [outputs[best] for best in by_consensus([output.text for output in outputs])[:n_best]]
-            yield asked[place], outputs
+            yield asked[place], outputs if choice.is_by_search else choice.among(sources[asked[place]], outputs)
 
     def _readable_ids(self, source: str) -> list[int]:
         """The ids of a source. Raises ValueError for one so long that its memory could not be had."""

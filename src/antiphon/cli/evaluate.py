@@ -1,13 +1,14 @@
 """`antiphon evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from antiphon.cli.flags import (
     Beam,
     Device,
+    Keep,
     LengthPenalty,
     Mbr,
     NoRepeatNgram,
@@ -28,6 +29,7 @@ def evaluate(
     length_penalty: LengthPenalty = None,
     no_repeat_ngram: NoRepeatNgram = None,
     mbr: Mbr = None,
+    keep: Keep = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     worst: Annotated[int, typer.Option(help="How many of the worst outputs to show.", min=0)] = 10,
     ter: Annotated[bool, typer.Option("--ter", help="TER, too: slow when sentences are long.")] = False,
@@ -58,7 +60,8 @@ def evaluate(
     model = Model.load(run, device, precision.value)
     other = None if against is None else Model.load(against, device, precision.value)
     wanted = read_pairs(pairs, source_key=source_key, target_key=target_key)
-    search = {"beam_size": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram, "mbr": mbr}
+    search: dict[str, Any] = {"beam_size": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram}
+    search |= {"mbr": mbr, "keep": keep}
     if beam is not None and mbr is None:
         search["sample"] = False  # whatever the run does by itself
     answers = answer(model, wanted, **search)

@@ -46,6 +46,14 @@ Mbr = Annotated[
         show_default="off",
     ),
 ]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Beam: prefer the hypothesis that says most of what this finds in the source; \\d+ for its numbers.",
+        show_default="off",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 PrecisionFlag = Annotated[
     Precision,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antiphon.cli.flags import Beam, Device, LengthPenalty, Mbr, NoRepeatNgram, Precision, PrecisionFlag, Run
+from antiphon.cli.flags import Beam, Device, Keep, LengthPenalty, Mbr, NoRepeatNgram, Precision, PrecisionFlag, Run
 
 if TYPE_CHECKING:
     from antiphon.text_side import Output
@@ -35,6 +35,7 @@ def generate(
         typer.Option(help="Sampling: only the most probable tokens of this sum.", show_default="1"),
     ] = None,
     mbr: Mbr = None,
+    keep: Keep = None,
     seed: Annotated[int | None, typer.Option(help="Sampling: the same seed draws the same.", show_default="0")] = None,
     min_length: Annotated[int | None, typer.Option(help="Tokens before an output may end.", show_default="0")] = None,
     max_length: Annotated[
@@ -76,6 +77,7 @@ def generate(
         "length_penalty": length_penalty,
         "no_repeat_ngram": no_repeat_ngram,
         "mbr": mbr,
+        "keep": keep,
     }
     lines = read_lines(file)
     size = 1 if file == "-" and sys.stdin.isatty() else BLOCK

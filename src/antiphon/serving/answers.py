@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from antiphon.choosing import Choice
 from antiphon.config import GenerationConfig
-from antiphon.consensus import by_consensus
 from antiphon.engine.pool import Ticket
 from antiphon.engine.request import Failure, Finished, Progress, Times
 from antiphon.segments import Segments
@@ -37,8 +37,8 @@ class Delta:
 
 @dataclass(frozen=True)
 class Plan:
-    """One text on its way: its sentences as ids, and how they are put together again. kept: of the samples that are
-    compared, how many are wanted; None: nothing is compared."""
+    """One text on its way: its sentences as ids, and how they are put together again. choice: which outputs
+    to each are given."""
 
     model: str
     side: TextSide
@@ -48,11 +48,11 @@ class Plan:
     sources: list[tuple[int, ...]]
     stop: tuple[str, ...]
     deadline: float
-    kept: int | None = None
+    choice: Choice
 
     def answer(self, ended: Sequence[Finished]) -> Answer:
         """The sentences' results as one."""
-        found = [self._outputs(end) for end in ended]
+        found = [self.outputs(source, end) for source, end in zip(self.segments.sources, ended, strict=True)]
         if not found:
             return Answer([stopped(replace(BLANK, text=self.segments.join([])), self.stop)], [], 0)
         count = max(map(len, found))
@@ -62,12 +62,9 @@ class Plan:
         current().answered(sum(map(len, self.sources)), outputs, ended)
         return Answer(outputs, sentences, sum(map(len, self.sources)), overall([end.times for end in ended]))
 
-    def _outputs(self, end: Finished) -> list[Output]:
+    def outputs(self, source: str, end: Finished) -> list[Output]:
         """Of one sentence, best first."""
-        outputs = [self.side.output(hypothesis) for hypothesis in end.hypotheses]
-        if self.kept is None:
-            return outputs
-        return [outputs[place] for place in by_consensus([output.text for output in outputs])[: self.kept]]
+        return self.choice.among(source, [self.side.output(hypothesis) for hypothesis in end.hypotheses])
 
     async def follow(self, tickets: Iterable[Ticket]) -> AsyncIterator[Delta | Answer]:
         """Deltas in the order of the sentences, and the answer."""

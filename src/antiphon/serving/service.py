@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from antiphon.choosing import Choice
 from antiphon.config import GenerationConfig, generation_settings
-from antiphon.consensus import voters
 from antiphon.engine.messages import Hosted
 from antiphon.engine.pool import EnginePool, Ticket, UnavailableError
 from antiphon.engine.request import Failure, Priority, Returned
@@ -48,7 +48,8 @@ ANYBODY = Client()
 class Ask:
     """Texts to answer. model: None is the first one served. settings: those of GenerationConfig that are not the
     model's own (None: its own). mbr: so many samples are drawn, and the n best are those most like all (`consensus`).
-    stop: an output ends before the first of these that is complete. timeout: seconds, at most the server's.
+    keep: phrases; of a beam's hypotheses, the n best are those that leave out the fewest. stop: an output ends before
+    the first of these that is complete. timeout: seconds, at most the server's.
     """
 
     texts: Sequence[str]
@@ -56,6 +57,7 @@ class Ask:
     prefix: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     mbr: int | None = None
+    keep: Sequence[str] = ()
     split: Literal["none", "sentence"] = "none"
     language: str = "en"  # of the texts, for splitting them
     stop: Sequence[str] = ()
@@ -111,13 +113,15 @@ class Service:
         def answers() -> list[Answer]:
             return [plan.answer(found) for plan, found in zip(plans, ended, strict=True)]
 
-        return answers() if ask.mbr is None else await asyncio.to_thread(answers)
+        return answers() if all(plan.choice.is_by_search for plan in plans) else await asyncio.to_thread(answers)
 
     async def stream(self, ask: Ask, client: Client = ANYBODY) -> AsyncGenerator[Delta | Answer, None]:
         """Deltas of the answer to the one text, which make up its text, and at the end the answer. What is refused is
         told before the first of them."""
         if ask.mbr is not None:
             raise invalid("mbr: its samples are compared when all have ended, so there is nothing to stream.", "mbr")
+        if ask.keep:
+            raise invalid("keep: hypotheses are compared when all have ended; leave out keep, or stream.", "keep")
         if ask.settings.get("n_best") is None:
             ask = replace(ask, settings=dict(ask.settings) | {"n_best": 1})
         (plan,) = await aside(ask.texts, partial(self._plan, ask))
@@ -226,14 +230,14 @@ class Service:
         current().asked(name, ask.texts)
         if len(ask.texts) > self.settings.max_texts:
             raise invalid(f"text: at most {self.settings.max_texts} texts, found {len(ask.texts)}.", "text")
-        asked, kept = _asked_settings(ask, side)
+        asked, choice = _asked_settings(ask, side)
         settings, prefix = self.check_settings(name, asked, ask.prefix)
         deadline = time.monotonic() + min(ask.timeout or math.inf, self.settings.timeout)
         plans = []
         for text in ask.texts:
             segments = _segments(text, ask, side.facts.tags)
             sources = [tuple(self.check_length(name, sentence)) for sentence in segments.sources]
-            plans.append(Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), deadline, kept))
+            plans.append(Plan(name, side, settings, prefix, segments, sources, tuple(ask.stop), deadline, choice))
         return plans
 
     def _at_once(self, client: Client) -> int:
@@ -288,7 +292,8 @@ class Service:
         found = await self.call(ask.model, "align", client, timeout=ask.timeout, texts=list(ask.texts), **arguments)
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
-            shown = [stopped(Output(**output), plan.stop) for output in outputs]
+            chosen = plan.choice.among("", [Output(**output) for output in outputs])
+            shown = [stopped(output, plan.stop) for output in chosen]
             current().answered(sum(map(len, plan.sources)), shown)
             answers.append(Answer(shown, [], sum(map(len, plan.sources))))
         return answers
@@ -345,17 +350,19 @@ def _refuse_unknown(plans: Sequence[Plan]) -> None:
         raise invalid("prefix: the model does not know all of it, and cannot say it; change it.", "prefix")
 
 
-def _asked_settings(ask: Ask, side: TextSide) -> tuple[dict[str, Any], int | None]:
-    """The settings to decode with, and of samples that are compared how many are wanted."""
-    if ask.mbr is None:
-        return ask.settings, None
-    if ask.alignments:
+def _asked_settings(ask: Ask, side: TextSide) -> tuple[dict[str, Any], Choice]:
+    """The settings to decode with, and which of the outputs are wanted."""
+    if ask.mbr is not None and ask.alignments:
         raise invalid("alignments: can be had for what a beam or greedy search finds, not with mbr.", "alignments")
-    kept = ask.settings.get("n_best") or side.config.generation.n_best
+    if ask.keep and ask.split != "none":
+        raise invalid("keep: its phrases are those of a text that is not split; set split to none.", "keep")
+    usual = side.config.generation
+    n_best = usual.n_best if ask.settings.get("n_best") is None else ask.settings["n_best"]
+    choice = Choice(n_best, ask.mbr, (lambda _: ask.keep) if ask.keep else None)
     try:
-        return voters(ask.mbr, kept, ask.settings), kept
+        return choice.to_search(ask.settings, usual), choice
     except ValueError as error:
-        raise invalid(str(error), "mbr") from None
+        raise invalid(str(error), "keep" if ask.mbr is None else "mbr") from None
 
 
 def _segments(text: str, ask: Ask, tags: Sequence[str]) -> Segments:

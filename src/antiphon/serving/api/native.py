@@ -20,6 +20,7 @@ from antiphon.words import Word
 
 WIDEST = 32  # beam_size and n_best
 MOST_VOTERS = 64  # of mbr
+LONGEST_PHRASE, MOST_PHRASES = 256, 64  # of keep
 
 
 class Search(BaseModel):
@@ -44,6 +45,7 @@ class GenerateRequest(Search):
     """What to answer, and how.
 
     prefix: what every output begins with. mbr: so many outputs are drawn, and those most like all of them are the best.
+    keep: phrases; of a beam's hypotheses those are the best that leave out the fewest of them.
     split: sentence takes a long text apart and keeps its layout. alignments: attention of each output token over the
     source's. words: how probable each word of an output is. stream: server-sent events, for one text and its best
     output. timeout: seconds after which nobody waits any more.
@@ -53,6 +55,7 @@ class GenerateRequest(Search):
     model: str | None = None
     prefix: str = ""
     mbr: int | None = Field(None, ge=2, le=MOST_VOTERS)
+    keep: list[Annotated[str, Field(min_length=1, max_length=LONGEST_PHRASE)]] = Field([], max_length=MOST_PHRASES)
     split: Literal["none", "sentence"] = "none"
     language: str = Field("en", max_length=35)
     stop: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field([], max_length=16)
@@ -257,7 +260,9 @@ def _search(body: Search) -> dict[str, Any]:
 
 def _ask(body: GenerateRequest) -> Ask:
     texts = [body.text] if isinstance(body.text, str) else body.text
-    same = body.model_dump(include={"model", "prefix", "mbr", "split", "language", "stop", "alignments", "timeout"})
+    same = body.model_dump(
+        include={"model", "prefix", "mbr", "keep", "split", "language", "stop", "alignments", "timeout"}
+    )
     return Ask(texts, settings=_search(body), **same)
 
 
