@@ -51,7 +51,7 @@ class Recipe:
     also: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     begin_from: dict[str, str] = field(default_factory=dict)
-    search: dict[str, float | str] = field(default_factory=dict)
+    search: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ class Recipe:
         return self.home / "score.py"
 
     @property
-    def searched(self) -> dict[str, float | str]:
+    def searched(self) -> dict[str, float]:
         """The options of its search."""
         return self.search if "mbr" in self.search else {"beam": 5, **self.search}
 

@@ -77,7 +77,7 @@ def _told(recipe: Recipe, jobs: list[Training]) -> str:
     signature = report.get(f"{recipe.measure}_signature")
     sizes = sorted({_parameters(job) for job in jobs})
     size = f"{sizes[0]:,} parameters" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} parameters"
-    search = ", ".join(f"{_title(name)} {_value(value)}" for name, value in recipe.searched.items())
+    search = ", ".join(f"{_title(name)} {value}" for name, value in recipe.searched.items())
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return (
         f"{size}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {search}; one core each "
@@ -85,10 +85,6 @@ def _told(recipe: Recipe, jobs: list[Training]) -> str:
         + (f"{_title(recipe.measure)} `{signature}`. " if signature else "")
         + recipe.note
     )
-
-
-def _value(option: float | str) -> str:
-    return f"`{option}`" if isinstance(option, str) else str(option)
 
 
 def _title(measure: str) -> str:
