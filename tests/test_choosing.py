@@ -40,6 +40,12 @@ def test_a_number_is_no_part_of_a_longer_one() -> None:
     assert left_out("in room 15b", ["1", "5", "15b", "115"]) == 3
 
 
+def test_a_phrase_is_found_in_either_unicode_form() -> None:
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    assert left_out(composed, [apart]) == left_out(apart, [composed]) == 0
+    assert phrases_by(r"\w+")(apart) == [composed]
+
+
 def test_an_expression_finds_phrases_in_a_source_by_its_groups_if_it_has_some() -> None:
     assert phrases_by(r"\d+")("from 10 to 12") == ["10", "12"]
     assert phrases_by(r"(\w+)=(\w+)?")("name=orexi;food=;area") == ["name", "orexi", "food"]
@@ -70,6 +76,13 @@ def test_samples_may_be_ordered_too() -> None:
             {"keep": "("},
             "keep: '(' is no regular expression (missing ), unterminated subpattern at position 0); mend it.",
         ),
+        (
+            {"keep": "a{99999999999}"},
+            "keep: 'a{99999999999}' is no regular expression (the repetition number is too large); mend it.",
+        ),
+        ({"keep": ["a"]}, "keep: ['a'] is no regular expression; give a text, 'a|b' for several phrases."),
+        ({"keep": "a", "beam_size": "5"}, "beam_size is '5'; give a whole number."),
+        ({"mbr": 4, "n_best": "2"}, "n_best is '2'; give a whole number."),
         ({"keep": "a"}, "keep chooses among several outputs, and here is one; search with a beam of 5, say."),
         (
             {"keep": "a", "sample": True},

@@ -292,6 +292,7 @@ def test_without_pairs_nothing_can_be_asked(folder: Path) -> None:
         ("en_fr", ("en", "fr")),
         ("mine-en-fr", ("en", "fr")),
         ("opus.mt_en-fr", ("en", "fr")),
+        ("en-fr+en-fr", ("en", "fr")),
         ("mine-en-pt_BR", ("en", "pt-BR")),
         ("zh-Hant-en", ("zh-Hant", "en")),
         ("en-en", None),

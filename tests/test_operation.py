@@ -228,11 +228,22 @@ def test_the_page_of_the_api_needs_nothing_from_elsewhere(client: TestClient) ->
     for path in described["paths"]:
         assert path in page
     assert "beam_size" in page
+    assert all(part.count("<th>body</th>") <= 1 for part in page.split("<h2>"))
     for linked in re.findall(r'href="([^"]+)"', page):
         assert client.get(f"/{linked}").status_code == 200
 
 
 # Bodies
+
+
+def test_below_a_path_of_its_own_a_refusal_still_has_the_form_of_its_dialect(folder: Path) -> None:
+    app = create_app(ServerSettings(runs={"tiny": folder}, max_body=1000))
+    with TestClient(app, root_path="/mt") as client:
+        large = "a" * 2000
+        assert client.post("/mt/v1/completions", content=large).json()["error"]["type"] == "invalid_request_error"
+        translated = client.post("/mt/translate", content=large)
+        assert (translated.status_code, type(translated.json()["error"])) == (400, str)
+        assert client.get("/mt/v1/completions").json()["error"]["type"] == "invalid_request_error"
 
 
 def test_a_body_that_is_too_large_is_told_in_a_sentence(client: TestClient) -> None:
@@ -400,6 +411,19 @@ def test_keys_change_without_a_new_start(folder: Path, caplog: pytest.LogCapture
         assert ALICE not in caplog.text
 
 
+def test_keys_that_may_not_be_read_any_more_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keys(key_file(tmp_path / "run"))
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert [keys.admit(ALICE).name, keys.admit(ALICE).name] == ["alice", "alice"]
+    assert caplog.text.count("The keys stay as they were.") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -409,6 +433,11 @@ def test_keys_change_without_a_new_start(folder: Path, caplog: pytest.LogCapture
         ('[[keys]]\nname = "a"\nkye = "0123456789abcdef"', "keys[0].kye: not known"),
         (2 * '[[keys]]\nname = "a"\nkey = "0123456789abcdef"\n', "'a'"),
         ('[[keys]]\nname = "a"\nkey = "0123456789abcdef"\npriority = "high"', "keys[0].priority"),
+        (
+            '[[keys]]\nname = "a"\nkey = "0123456789abcdef"\n[[keys]]\nname = "b"\n'
+            f'sha256 = "{hashlib.sha256(b"0123456789abcdef").hexdigest()}"',
+            "'a' and 'b' have the same key",
+        ),
         ("[[keys", "TOML"),
         ("", "keys"),
     ],
@@ -427,9 +456,10 @@ def test_a_key_of_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with serving(folder) as client:
         assert client.get("/v1/models").status_code == 401
         assert client.get("/v1/models", headers={"x-api-key": ALICE}).status_code == 200
-    monkeypatch.setenv(VARIABLE, "short")
-    with pytest.raises(ValueError, match="ANTIPHON_API_KEY: expected at least 16"):
-        create_app(ServerSettings(runs={"tiny": folder}))
+    for wrong, told in (("short", "expected at least 16"), ("", "unset it, or give at least 16")):
+        monkeypatch.setenv(VARIABLE, wrong)
+        with pytest.raises(ValueError, match=f"ANTIPHON_API_KEY: {told}"):
+            create_app(ServerSettings(runs={"tiny": folder}))
 
 
 def test_all_keys_are_compared_whichever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,6 +288,14 @@ def test_what_needs_one_run_refuses_an_ensemble(tmp_path: Path) -> None:
         model.save_weights(tmp_path)
 
 
+def test_a_save_that_is_refused_has_touched_nothing(tmp_path: Path) -> None:
+    word_model().save(tmp_path / "run")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match="with one run, and here are 3"):
+        Model.load(ensemble_folders(tmp_path)).save(tmp_path / "run")
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+
+
 def test_a_folder_with_a_plus_in_its_name_is_that_folder(tmp_path: Path) -> None:
     word_model().save(tmp_path / "a+b")
     assert len(Model.load(tmp_path / "a+b").members) == 1

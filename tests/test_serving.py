@@ -1,5 +1,6 @@
 """The HTTP service, through the application itself; tests/test_cli.py asks a real one over a socket."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -12,9 +13,11 @@ from fastapi.testclient import TestClient
 from letters import train_letters
 
 from antiphon.choosing import left_out
+from antiphon.engine.messages import Hosted
+from antiphon.engine.pool import EnginePool
 from antiphon.run import Model
 from antiphon.serving.app import create_app
-from antiphon.serving.settings import ServerSettings, runs_by_name
+from antiphon.serving.settings import ServerSettings, best_workers, runs_by_name, server_settings
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +294,45 @@ def test_an_ensemble_is_served_as_one_model(ensemble: str, model: Model) -> None
         traced = client.post("/v1/trace", json={"text": "ab 01"})
         assert traced.status_code == 422
         assert "with one run, and here are 2" in traced.text
+
+
+def test_what_is_cut_off_after_a_stop_does_not_count_as_kept(client: TestClient, model: Model) -> None:
+    (found,) = model.outputs(["ab 01"], beam_size=6, n_best=6)
+    stop = found[0].text[0]  # with which most begin
+    last = next(one.text[-1] for one in found if one.text[-1].isalnum() and one.text.startswith(stop))
+    body = {"text": "ab 01", "beam_size": 6, "n_best": 6, "keep": [last], "stop": [stop]}
+    for extra in ({}, {"alignments": True}):
+        outputs = client.post("/v1/generate", json=body | extra).json()["outputs"][0]
+        lacking = [left_out(output["text"], [last]) for output in outputs]
+        assert lacking == sorted(lacking)
+
+
+@pytest.mark.parametrize(("has_gpu", "workers"), [(False, 4), (True, 0)])
+def test_a_device_that_is_chosen_has_the_engines_that_suit_it(
+    has_gpu: bool, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.machine.cores", lambda: 4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    assert best_workers("auto") == workers
+
+
+def test_a_drain_without_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^drain_seconds: .*finite"):
+        server_settings(watch=".", drain_seconds=float("inf"))
+
+
+def test_an_engine_process_does_not_run_what_lies_in_the_folder_it_is_begun_in(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenize.py").write_text("raise SystemExit('not Python\\'s own')\n")
+    monkeypatch.chdir(tmp_path)
+
+    async def begin() -> bool:
+        pool = EnginePool(Hosted({"tiny": folder}, "cpu", "float32"), 1)
+        try:
+            await pool.start()
+            return pool.is_ready
+        finally:
+            await pool.close()
+
+    assert asyncio.run(begin())

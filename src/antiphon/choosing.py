@@ -5,6 +5,7 @@ Wen et al. 2015 rerank what they generate). Pure functions of strings and settin
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -52,6 +53,7 @@ class Choice:
                 getattr(usual, name) if found.get(name) is None else found[name] for name in ("sample", "beam_size")
             )
             several = self.n_best if sample else beam_size
+            _check_whole(n_best=self.n_best, beam_size=several)
             if several < 2:
                 raise ValueError("keep chooses among several outputs, and here is one; search with a beam of 5, say.")
             if not 1 <= self.n_best <= several:
@@ -74,6 +76,7 @@ def _to_vote(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, An
     """The settings of generation that draw `mbr` samples, of which `n_best` are wanted. Raises ValueError."""
     if not isinstance(mbr, int) or mbr < 2:
         raise ValueError(f"mbr is {mbr!r}; give the number of samples that are compared, at least 2.")
+    _check_whole(n_best=n_best)
     if settings.get("beam_size") not in (None, 1):
         raise ValueError("mbr compares samples, not the hypotheses of a beam; leave out one of them.")
     if settings.get("sample") is False:
@@ -84,22 +87,39 @@ def _to_vote(mbr: int, n_best: int, settings: Mapping[str, Any]) -> dict[str, An
     return {**settings, "sample": True, "n_best": mbr, "beam_size": 1, "temperature": temperature}
 
 
+def _check_whole(**numbers: Any) -> None:
+    """Raises ValueError for what is no whole number."""
+    for name, number in numbers.items():
+        if not isinstance(number, int):
+            raise ValueError(f"{name} is {number!r}; give a whole number.")
+
+
 def phrases_by(expression: str) -> Phrases:
-    """What a regular expression finds in a source: its groups where it has some. Raises ValueError for one that is
-    none."""
+    """What a regular expression finds in a source (in NFC, as outputs are): its groups where it has some. Raises
+    ValueError for one that is none."""
+    if not isinstance(expression, str):
+        raise ValueError(f"keep: {expression!r:.60} is no regular expression; give a text, 'a|b' for several phrases.")
     try:
         pattern = re.compile(expression)
-    except re.error as error:
-        raise ValueError(f"keep: {expression!r} is no regular expression ({error}); mend it.") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"keep: {expression!r:.60} is no regular expression ({error}); mend it.") from None
     return lambda source: [
-        phrase for match in pattern.finditer(source) for phrase in (match.groups() or (match[0],)) if phrase
+        phrase
+        for match in pattern.finditer(unicodedata.normalize("NFC", source))
+        for phrase in (match.groups() or (match[0],))
+        if phrase
     ]
 
 
 def left_out(text: str, phrases: Sequence[str]) -> int:
-    """How many of them a text does not contain, whatever their case; a number is not part of a longer one."""
-    text = text.casefold()
-    return sum(re.search(_alone(phrase.casefold()), text) is None for phrase in phrases)
+    """How many of them a text does not contain, whatever their case and Unicode form; a number is not part of a longer
+    one."""
+    text = _plain(text)
+    return sum(re.search(_alone(_plain(phrase)), text) is None for phrase in phrases)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _alone(phrase: str) -> str:

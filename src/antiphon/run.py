@@ -96,7 +96,8 @@ class Model:
         return self.members[0] if len(self.members) == 1 else Ensemble(self.members)
 
     def save(self, folder: Path) -> None:
-        """Everything that `load` needs. The weights come last."""
+        """Everything that `load` needs. The weights come last. Raises ValueError as `save_weights` does."""
+        self._savable()
         self.save_settings(folder)
         self.save_weights(folder)
 
@@ -110,12 +111,16 @@ class Model:
         files.write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
 
     def save_weights(self, folder: Path) -> None:
-        """Raises ValueError for a model that was loaded in another precision than float32."""
+        """Raises ValueError for an ensemble, and for a model that was loaded in another precision than float32."""
+        files.write_tensors(folder / WEIGHTS, dict(self._savable().named_parameters()))
+
+    def _savable(self) -> Seq2Seq:
+        """The network, if its weights can be saved."""
         if self.precision != "float32":
             raise ValueError(
                 f"the weights are in {self.precision} now; load the model with precision='float32' to save."
             )
-        files.write_tensors(folder / WEIGHTS, dict(self.network.named_parameters()))
+        return self.network
 
     def generate(self, sources: Sequence[str], *, prefix: str = "", **settings: Any) -> list[str]:
         """The best output for each source, in order. Settings are those of `GenerationConfig`, e.g. beam_size=5."""

@@ -64,6 +64,9 @@ def evaluate(
     search |= {"mbr": mbr, "keep": keep}
     if beam is not None and mbr is None:
         search["sample"] = False  # whatever the run does by itself
+    for one in (model, other):
+        if one is not None:
+            one.outputs([], **{"n_best": 1} | search)  # what cannot be is told before anything is decoded
     answers = answer(model, wanted, **search)
     if outputs is not None:
         files.write_text(outputs, "".join(f"{one_line(output)}\n" for output in answers.outputs))

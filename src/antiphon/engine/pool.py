@@ -249,14 +249,17 @@ class _ThreadMember(_Member):
     _engine: "Engine | None" = None
 
     async def start(self) -> None:
-        from antiphon.engine.host import make_engine
-
         loop = asyncio.get_running_loop()
 
         def deliver(told: list[Delivery], statistics: Statistics) -> None:
             loop.call_soon_threadsafe(self.received, told, statistics)
 
-        self._engine = await asyncio.to_thread(make_engine, self.hosted, deliver)
+        def make() -> "Engine":
+            from antiphon.engine.host import make_engine  # brings torch: the loop goes on meanwhile
+
+            return make_engine(self.hosted, deliver)
+
+        self._engine = await asyncio.to_thread(make)
         self._engine.start()
         self.ready = True
 
@@ -302,7 +305,7 @@ class _ProcessMember(_Member):
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(SILENT_SECONDS), 0))
         with theirs:
-            command = [sys.executable, "-m", "antiphon.engine", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "antiphon.engine", str(theirs.fileno())]  # -P: not what lies here
             places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
             environment = os.environ | {
                 "OMP_NUM_THREADS": str(self.hosted.threads),

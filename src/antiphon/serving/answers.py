@@ -64,7 +64,10 @@ class Plan:
 
     def outputs(self, source: str, end: Finished) -> list[Output]:
         """Of one sentence, best first."""
-        return self.choice.among(source, [self.side.output(hypothesis) for hypothesis in end.hypotheses])
+        found = [self.side.output(hypothesis) for hypothesis in end.hypotheses]
+        if not self.choice.is_by_search and len(self.sources) == 1:  # what is cut off does not count
+            found = [stopped(output, self.stop) for output in found]
+        return self.choice.among(source, found)
 
     async def follow(self, tickets: Iterable[Ticket]) -> AsyncIterator[Delta | Answer]:
         """Deltas in the order of the sentences, and the answer."""

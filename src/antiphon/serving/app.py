@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from antiphon.serving.account import Account
+from antiphon.serving.account import Account, current
 from antiphon.serving.api import kserve, libretranslate, native, openai, operation, page, server
 from antiphon.serving.errors import RefusedError, from_validation, shown
 from antiphon.serving.keys import VARIABLE, Keys
@@ -84,7 +84,7 @@ def _started(app: FastAPI, task: "asyncio.Task[None]") -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     """What is wrong with a request before a dialect has it: the path, the method, a body that cannot be read."""
-    path = request.url.path
+    path = current().path
     if isinstance(error, RequestValidationError):
         return refusal(path, from_validation(error))
     if isinstance(error, HTTPException):

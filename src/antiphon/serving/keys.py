@@ -83,7 +83,7 @@ class Keys:
 
     def __init__(self, file: Path | None, given: str | None = None) -> None:
         self._file = file
-        self._given = [_given(given)] if given else []
+        self._given = [] if given is None else [_given(given)]
         self._known: list[Known] = []
         self._seen: tuple[int, ...] = ()
         self._asked: dict[str, deque[float]] = {}  # when each client with a limit did, in the last minute
@@ -120,17 +120,17 @@ class Keys:
     def _look_again(self) -> None:
         if self._file is None:
             return
+        before = self._seen
         try:
-            signature = _signature(self._file)
-            if signature == self._seen:
+            self._seen = ()
+            self._seen = _signature(self._file)
+            if self._seen == before:
                 return
-            self._seen = signature
             self._known = read_keys(self._file)
             log.info("%s: has changed; there are %d keys now", self._file, len(self._known))
         except ValueError as error:
-            if self._seen:
+            if before or self._seen:  # else it is still gone, which has been told
                 log.error("%s The keys stay as they were.", error)
-            self._seen = self._seen if self._file.exists() else ()
 
 
 def find_key(known: Sequence[Known], key: str) -> Known | None:
@@ -153,7 +153,13 @@ def read_keys(file: Path) -> list[Known]:
         raise ValueError(f"{file}: expected API keys in TOML, found a mistake: {error}.") from None
     except ValidationError as error:
         raise ValueError(f"{file}: {_mistake(error)}.") from None
-    return [_known(entry) for entry in entries]
+    known = [_known(entry) for entry in entries]
+    whose: dict[bytes, str] = {}
+    for one in known:
+        first = whose.setdefault(one.digest, one.client.name)
+        if first != one.client.name:
+            raise ValueError(f"{file}: {first!r} and {one.client.name!r} have the same key; give each its own.")
+    return known
 
 
 def _known(entry: KeyEntry) -> Known:
@@ -167,7 +173,8 @@ def _given(key: str) -> Known:
     try:
         return _known(KeyEntry(name="default", key=key))
     except ValidationError:
-        raise ValueError(f"{VARIABLE}: expected at least {SHORTEST} characters of ASCII without spaces.") from None
+        told = "unset it, or give" if not key else "expected"
+        raise ValueError(f"{VARIABLE}: {told} at least {SHORTEST} characters of ASCII without spaces.") from None
 
 
 def _mistake(error: ValidationError) -> str:

@@ -51,7 +51,7 @@ yi Yiddish, yo Yoruba, za Zhuang, zh Chinese, zu Zulu
 NAMES: dict[str, str] = dict(one.strip().split(" ", 1) for one in _NAMES.split(","))
 
 _CODE = "[a-z]{2}(?:[-_](?:[A-Z]{2}|[A-Z][a-z]{3}))?"  # a region or a script may follow: pt-BR, zh-Hant
-_PAIR = re.compile(rf"(?:.*[-_.])?({_CODE})[-_]({_CODE})")
+_PAIR = re.compile(rf"(?:.*[-_.+])?({_CODE})[-_]({_CODE})")
 
 
 def pair_of(name: str) -> Pair | None:

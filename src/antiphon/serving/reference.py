@@ -37,8 +37,10 @@ def _operation(path: str, method: str, operation: Described, description: Descri
     if parameters := operation.get("parameters", []):
         rows = [(one["name"], one.get("schema", {}), one.get("required", False)) for one in parameters]
         parts.append(_table("parameter", rows))
-    for content in operation.get("requestBody", {}).get("content", {}).values():
-        parts += _schema(content.get("schema", {}), description, "body")
+    bodies = [content.get("schema", {}) for content in operation.get("requestBody", {}).get("content", {}).values()]
+    for place, schema in enumerate(bodies):
+        if schema not in bodies[:place]:  # one for each way to write it
+            parts += _schema(schema, description, "body")
     answered = operation.get("responses", {}).get("200", {}).get("content", {})
     for content in answered.values():
         parts += _schema(content.get("schema", {}), description, "answer")

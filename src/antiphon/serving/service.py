@@ -292,8 +292,7 @@ class Service:
         found = await self.call(ask.model, "align", client, timeout=ask.timeout, texts=list(ask.texts), **arguments)
         answers = []
         for plan, outputs in zip(plans, found, strict=True):
-            chosen = plan.choice.among("", [Output(**output) for output in outputs])
-            shown = [stopped(output, plan.stop) for output in chosen]
+            shown = plan.choice.among("", [stopped(Output(**output), plan.stop) for output in outputs])
             current().answered(sum(map(len, plan.sources)), shown)
             answers.append(Answer(shown, [], sum(map(len, plan.sources))))
         return answers

@@ -32,7 +32,9 @@ class ServerSettings(BaseModel):
     max_body: int = Field(1 << 20, ge=1, description="bytes of an HTTP request's body")
     timeout: float = Field(60.0, gt=0, description="seconds after which a request that has no answer is given up")
     body_seconds: float = Field(30.0, gt=0, description="seconds that an HTTP request's body may take to come")
-    drain_seconds: float = Field(30.0, ge=0, description="seconds that requests have to end when the server stops")
+    drain_seconds: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="seconds that requests have to end when the server stops"
+    )
     api_keys: Path | None = Field(None, description="the file of those who may ask; None: everybody may")
     cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may ask; * is all of them")
     log_texts: bool = Field(False, description="texts and outputs stand in the log")
@@ -96,5 +98,9 @@ def runs_by_name(words: list[str]) -> dict[str, Path]:
 
 def best_workers(device: str) -> int:
     """Engine processes that suit this machine: one for each of its cores, or none when there is one, or a GPU."""
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     cores = machine.cores()
     return cores if device == "cpu" and cores > 1 else 0

@@ -25,7 +25,7 @@ class Accounting:
         account = Account(
             request_id=_identity(Headers(scope=scope).get(HEADER, "")),
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"].removeprefix(scope.get("root_path", "")) or "/",
             started=time.monotonic(),
         )
         open_account(account)

@@ -143,4 +143,4 @@ async def _refuse(scope: Scope, body: _Body, send: Send, error: RefusedError) ->
                     await body.next()
         await send({"type": "http.response.body", "body": b""})
 
-    await refusal(scope["path"], error)(scope, body.receive, lingering)
+    await refusal(current().path, error)(scope, body.receive, lingering)

@@ -29,9 +29,9 @@ class Entrance:
         self._app, self._keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http" or not self._keys.are_needed:
             return await self._app(scope, receive, send)
+        path = current().path
         scope[KEYS] = self._keys
         if path in OPEN or path.startswith(OPEN_UNDER):
             return await self._app(scope, receive, send)

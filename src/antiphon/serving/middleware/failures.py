@@ -29,7 +29,7 @@ class Failures:
             await self._app(scope, receive, watched)
         except Exception:
             message = f"the server failed at this request; its log tells more, at {current().request_id}."
-            answer = refusal(scope["path"], RefusedError(500, "failed", message))
+            answer = refusal(current().path, RefusedError(500, "failed", message))
             if begun:
                 raise  # the server logs it and cuts the connection: half an answer must not look like a whole one
             log.exception("a mistake of the server at %s %s", scope["method"], scope["path"][:200])

@@ -71,7 +71,7 @@ class Tracing:
         self._extract = TraceContextTextMapPropagator().extract
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET:
+        if scope["type"] != "http" or current().path in QUIET:
             return await self._app(scope, receive, send)
         context = self._extract(dict(Headers(scope=scope)))
         span = self._tracer.start_span(scope["method"], context, self._kind)
