@@ -163,6 +163,21 @@ class Training:
         return self.out / "origin.txt"
 
     @property
+    def begun_on(self) -> Path:
+        """What marks its pairs as they were when it was begun."""
+        return self.out / "pairs.txt"
+
+    @property
+    def pairs_now(self) -> str:
+        """What marks those that it learns from, and chooses by, a line each."""
+        recipe = self.recipe
+        dev = recipe.dev or (recipe.measured if recipe.set == "dev" else "")
+        names = [
+            recipe.file(self.data, pattern, task) for pattern in (recipe.train, dev) if pattern for task in self.tasks
+        ]
+        return "".join(f"{digest(Path(file))}\n" for name in names for file in name.split(","))
+
+    @property
     def weights(self) -> str:
         """What marks those that it has."""
         return digest(self.out / "model.safetensors")
@@ -256,6 +271,11 @@ def refuse_other_beginning(job: Training) -> None:
                 f"{job.out}: was begun with {name} {before.get(name, 'left out')}, and in {job.settings} it is "
                 f"{now.get(name, 'left out')}; remove the folder to train anew, or take the setting back."
             )
+    if job.begun_on.exists() and job.begun_on.read_text(encoding="utf-8") != job.pairs_now:
+        sys.exit(
+            f"{job.out}: was begun with other pairs than its recipe names now; remove the folder to train anew, or put "
+            "them back."
+        )
     if job.origin and job.begun_from.exists() and job.begun_from.read_text(encoding="utf-8") != job.origin.weights:
         sys.exit(
             f"{job.out}: was begun from another model than is in {job.origin.out} now; remove the folder to train "

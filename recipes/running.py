@@ -34,6 +34,7 @@ def train(job: Training, stopped: Event) -> None:
         words.append("--resume")  # with the settings that it was begun with
     else:
         shutil.copy(job.settings, job.begun_with)
+        job.begun_on.write_text(job.pairs_now, encoding="utf-8")
         words += ["--config", str(job.settings), "--set", f"training.seed={job.seed}"]
         if job.origin:
             job.begun_from.write_text(job.origin.weights, encoding="utf-8")

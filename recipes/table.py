@@ -152,6 +152,10 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], l
         sys.exit(
             f"{recipe.home / 'recipe.toml'}: one model for all needs a tag for each of {len(recipe.all_tasks)} tasks."
         )
+    known = recipe.all_tasks if options.together else recipe.tasks
+    for task in options.only or []:
+        if task not in known:
+            sys.exit(f"{task}: is no task of the recipe; there are {', '.join(known)}.")
     tasks, all_tasks = tuple(options.only or recipe.tasks), tuple(options.only or recipe.all_tasks)
     jobs = [
         Training(recipe, file, some, seed, options.data)

@@ -352,6 +352,7 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], told: str,
     with pytest.raises(ValueError, match=r"\.$") as caught:
         _call(model, options)
     assert told in str(caught.value)
+    assert "options: options:" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,12 @@ def test_a_table_is_made_once_with_what_was_measured(
         json.loads(file.read_text())["search"]["beam"] for file in kept.rglob("*.json") if "report" in file.name
     } == {2}
     assert {file: file.stat().st_mtime_ns for file in kept.rglob("model.safetensors")} == weights
+    upper = toy.parent / "data" / "letters" / "upper.txt"
+    learned = upper.read_text(encoding="utf-8")
+    upper.write_text(learned + "z = Z\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"upper-1: was begun with other pairs than its recipe names now; "):
+        make(table, toy, monkeypatch, "--seeds", "1")
+    upper.write_text(learned, encoding="utf-8")
     (toy / "transformer.toml").write_text(SMALL.replace("max_steps = 3", "max_steps = 4"), encoding="utf-8")
     with pytest.raises(
         SystemExit, match=r"upper-1: was begun with training.max_steps 3, and in .*transformer.toml it is 4; "
@@ -194,9 +200,13 @@ def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytes
     recipe.write_text(recipe.read_text(encoding="utf-8").replace('"U", ', ""), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"recipe\.toml: one model for all needs a tag for each of 2 tasks"):
         make(table, toy, monkeypatch, "--together")
-    with pytest.raises(SystemExit, match="there is no such file; name the folder of the data"):
+    with pytest.raises(SystemExit, match="nothing: is no task of the recipe; there are upper"):
         make(table, toy, monkeypatch, "--only", "nothing")
-    (toy.parent / "data" / "letters" / "upper.txt").write_text("a = b\nno pair\n", encoding="utf-8")
+    upper = toy.parent / "data" / "letters" / "upper.txt"
+    upper.unlink()
+    with pytest.raises(SystemExit, match=r"upper\.txt: there is no such file; name the folder of the data"):
+        make(table, toy, monkeypatch)
+    upper.write_text("a = b\nno pair\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"upper\.txt, line 2: is not written as recipe\.toml tells: 'no pair'"):
         make(table, toy, monkeypatch)
 
@@ -249,11 +259,14 @@ def test_a_table_that_is_stopped_waits_until_what_it_trains_is_saved(
 def test_any_failure_stops_the_other_trainings(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running = sys.modules["running"]
     was_stopped: list[bool] = []
+    begun = Event()
 
     def train(job: object, stopped: Event) -> None:
         if job is jobs[1]:
+            begun.wait(60)
             sys.exit("There is no such file.")
-        was_stopped.append(stopped.wait(0.5))
+        begun.set()
+        was_stopped.append(stopped.wait(60))
 
     monkeypatch.setattr(running, "train", train)
     jobs = jobs_of(table, toy, "upper")

@@ -52,6 +52,15 @@ def test_one_output_makes_no_difference_and_ten_do() -> None:
     assert found[2].p_value < 0.005
 
 
+def test_each_system_is_held_against_the_references_as_it_writes_them() -> None:
+    apart, composed = [["Cafe\u0301"]] * 4, [["Caf\u00e9"]] * 4
+    ours, theirs = ([options[0] for options in references] for references in (apart, composed))
+    found = compare(ours, theirs, apart, ter=True, their_references=composed)
+    for one in (found.exact_match, found.bleu, found.chrf, found.ter):
+        assert one is not None
+        assert (one.score, one.p_value) == (one.other, 1)
+
+
 def test_the_order_of_the_systems_changes_no_p_value() -> None:
     there = compare(right_on(range(56)), right_on(range(4, 52)), REFERENCES, ter=True)
     back = compare(right_on(range(4, 52)), right_on(range(56)), REFERENCES, ter=True)

@@ -303,6 +303,13 @@ def test_what_cannot_be_is_told_in_a_sentence(settings: dict[str, Any], told: st
         trace(model_of(FAMILIES[0]), **({"text": TEXT} | settings))
 
 
+def test_a_prefix_that_the_model_cannot_say_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^prefix: the model does not know all of 'q', and cannot say it; change it\.$"
+    ):
+        trace(model_of(FAMILIES[0]), TEXT, prefix="q")
+
+
 def test_broken_weights_are_told() -> None:
     model = new_model()
     with torch.no_grad():

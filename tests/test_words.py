@@ -26,6 +26,8 @@ def told(text: str, pieces: list[str], apart: bool = False) -> list[tuple[str, f
         ("猫が寝る", [" 猫", "が", "寝", "る"], [("猫", 0.5), ("が", 0.5), ("寝", 0.5), ("る", 0.5)]),
         ("é a", ["\\xc3", "\\xa9", " a"], [("é", 0.25), ("a", 0.5)]),  # bytes that are a letter together
         ("a é", ["a", " \\xc3", "\\xa9"], [("a", 0.5), ("é", 0.25)]),
+        ("éa a", ["\\xc3", "\\xa9", "a", " ", "a"], [("éa", 0.125), ("a", 0.25)]),  # with others in a word
+        ("éa", ["\\xc3", "\\xa9", "a", "b"], [("éa", 0.125)]),  # that was cut
         ("한 국", ["한", " ", "국"], [("한", 0.5), ("국", 0.25)]),  # jamo, composed
         ("Le", [" Le", " chat"], [("Le", 0.5)]),  # the text was cut
         ("Le chat", [" Le", " ch", "at", ".", " Il", " dort"], [("Le", 0.5), ("chat", 0.25)]),  # within a word

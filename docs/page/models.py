@@ -1,4 +1,4 @@
-"""The models of the tour: trained from the sentences that ship, each in about a minute on two cores.
+"""The models of the tour: trained from the sentences that ship, each in two minutes.
 
     python docs/page/models.py [FOLDER]        # runs/tour
 

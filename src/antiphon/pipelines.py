@@ -351,8 +351,9 @@ def _find_tag(source: object, target: object, tags: Sequence[str]) -> str | None
 
 def _settings(options: Mapping[str, Any], base: GenerationConfig) -> GenerationConfig:
     values = {ours: options[theirs] for theirs, ours in _SETTINGS.items() if theirs in options}
+    lengths = _lengths(options)
     try:
-        found = generation_settings(base, **values, **_lengths(options))
+        found = generation_settings(base, **values, **lengths)
     except ValueError as error:
         message = str(error).removeprefix("generation settings: ")
         for theirs, ours in _SETTINGS.items():

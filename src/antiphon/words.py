@@ -5,11 +5,13 @@ token is one. This file knows no tokenizer: tokens are given as the pieces that 
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # how Unicode names these letters
+_BYTES = re.compile(r"(?:\\x[89a-f][0-9a-f])+")  # those of characters that are several tokens, as pieces show them
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,13 @@ def words_of(text: str, pieces: Sequence[str], log_probs: Sequence[float], apart
     found: list[Word] = []
     place, pending = 0, 0.0  # up to where the text has been told, and the log-probability of what comes next in it
     for group in _groups(pieces, apart):
-        word = unicodedata.normalize("NFC", "".join(pieces[index] for index in group)).strip()
+        word = unicodedata.normalize("NFC", _characters([pieces[index] for index in group])).strip()
         log_prob = sum(log_probs[index] for index in group)
         start = text.find(word, place) if word else -1
         rest = text[place:].strip()
         if start < 0 and rest and word.startswith(rest):  # the text ends within this word
-            so_far = ["".join(pieces[index] for index in group[:count]).strip() for count in range(len(group))]
-            count = sum(len(one) < len(rest) for one in so_far)
+            so_far = [_characters([pieces[index] for index in group[:count]], "ignore") for count in range(len(group))]
+            count = sum(len(one.strip()) < len(rest) for one in so_far)
             log_prob = sum(log_probs[index] for index in group[:count])
             return [*found, Word(rest, math.exp(pending + log_prob))]
         if start < 0:  # bytes that are a character only together with others
@@ -48,6 +50,11 @@ def words_of(text: str, pieces: Sequence[str], log_probs: Sequence[float], apart
     if rest := text[place:].strip():
         found.append(Word(rest, math.exp(pending)))
     return found
+
+
+def _characters(pieces: Sequence[str], errors: str = "backslashreplace") -> str:
+    """Pieces as text. errors: what becomes of bytes that are no whole character."""
+    return _BYTES.sub(lambda found: bytes.fromhex(found[0].replace("\\x", "")).decode("utf-8", errors), "".join(pieces))
 
 
 def _groups(pieces: Sequence[str], apart: bool) -> Iterator[list[int]]:

@@ -47,9 +47,13 @@ def test_the_demo_removes_nothing_that_is_not_its_own(tmp_path: Path, monkeypatc
     precious = tmp_path / "english-french" / "transformer" / "thesis.txt"
     precious.parent.mkdir(parents=True)
     precious.write_text("years of work")
-    words = ["demo", "--model", "transformer", "--no-serve", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["antiphon", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2
-    assert precious.read_text() == "years of work"
+    earlier = tmp_path / "english-french" / "recurrent" / "config.json"
+    earlier.parent.mkdir()
+    earlier.write_text("{}")
+    for chosen in ([], ["--model", "transformer"]):
+        monkeypatch.setattr(sys, "argv", ["antiphon", "demo", *chosen, "--no-serve", "--out", str(tmp_path)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 2
+        assert precious.read_text() == "years of work"
+        assert earlier.exists()

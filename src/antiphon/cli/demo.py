@@ -69,12 +69,18 @@ def demo(
 
     The recurrent model and the transformer share the three minutes.
     """
+    import shutil
+
     from antiphon.data.corpora import build
 
     names = [str(model)] if model else [str(name) for name in (ModelName.recurrent, ModelName.transformer)]
     data = build(str(corpus), seed, NUM_TRAIN[corpus], NUM_HELD_OUT)
-    for name in names:
-        _make_room(out / str(corpus) / name)
+    earlier = [folder for name in names if (folder := out / str(corpus) / name).exists()]
+    for folder in earlier:
+        if not (folder / "config.json").exists():
+            raise ValueError(f"{folder}: is there, and is no run of an earlier demo; choose another --out.")
+    for folder in earlier:
+        shutil.rmtree(folder)
     typer.echo(f"{corpus}: {len(data.train):,} pairs to learn from; {len(data.held_out):,} held out.")
     trained = {name: _train(data, name, out / str(corpus) / name, seed) for name in names}
     _show_scores(data, trained)
@@ -89,17 +95,6 @@ def demo(
         from antiphon.serving.settings import ServerSettings, best_workers
 
         run_server(ServerSettings(runs={str(best): folder}, workers=best_workers("cpu")), "127.0.0.1", port)
-
-
-def _make_room(folder: Path) -> None:
-    """Removes the run of an earlier demo, and nothing else. Raises ValueError when something else is there."""
-    import shutil
-
-    if not folder.exists():
-        return
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{folder}: is there, and is no run of an earlier demo; choose another --out.")
-    shutil.rmtree(folder)
 
 
 def _train(data: "Corpus", name: str, out: Path, seed: int) -> "Model":

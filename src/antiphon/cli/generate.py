@@ -59,7 +59,8 @@ def generate(
 
     model = Model.load(run, device, precision.value)
     usual = model.config.generation
-    is_drawn = sample or mbr is not None or usual.sample
+    by_beam = beam is not None and mbr is None and not sample  # whatever the run does by itself
+    is_drawn = sample or mbr is not None or (usual.sample and not by_beam)
     if not is_drawn:
         _refuse_unused({"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed})
     elif mbr is None and beam not in (None, 1):
@@ -67,7 +68,7 @@ def generate(
     settings: dict[str, Any] = {
         "beam_size": beam if beam is not None or is_drawn else max(n_best or 1, usual.beam_size),
         "n_best": n_best,
-        "sample": sample or None,
+        "sample": False if by_beam else sample or None,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,

@@ -40,6 +40,7 @@ def measure(
         ter,
         None if others is None else others.outputs,
         others_name,
+        None if others is None else others.references,
     )
 
 

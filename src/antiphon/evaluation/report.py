@@ -89,10 +89,12 @@ def report(
     ter: bool = False,
     others: Sequence[str] | None = None,
     others_name: str = "other",
+    their_references: Sequence[Sequence[str]] | None = None,
 ) -> Report:
     """Measures one output a source; of an n-best list, the first. Raises ValueError if counts disagree.
 
-    ter: measure it, which is slow. others: another system's outputs for the same sources, to be compared with.
+    ter: measure it, which is slow. others: another system's outputs for the same sources, to be compared with;
+    their_references: as that system writes them, where it does so otherwise.
     """
     outputs = _best(hypotheses)
     if len(sources) != len(outputs):
@@ -122,7 +124,7 @@ def report(
         by_length=by_length(sources, outputs, references),
         num_edits=num_edits,
         errors=errors,
-        against=None if others is None else compare(outputs, others, references, others_name, ter),
+        against=None if others is None else compare(outputs, others, references, others_name, ter, their_references),
         worst=_worst(sources, outputs, references, scores, num_worst),
     )
 

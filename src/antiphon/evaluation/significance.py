@@ -53,27 +53,36 @@ def compare(
     references: metrics.References,
     name: str = "other",
     ter: bool = False,
+    their_references: metrics.References | None = None,
 ) -> Against:
-    """`outputs` against those of the system `name`, for the same sources. Raises ValueError if counts disagree."""
+    """`outputs` against those of the system `name`, for the same sources. their_references: the same ones as that
+    system writes them, where it does so otherwise. Raises ValueError if counts disagree."""
     metrics.check(outputs, references)
-    metrics.check(others, references)
+    metrics.check(others, references if their_references is None else their_references)
     return Against(
         name,
-        mcnemar(outputs, others, references),
-        paired_bootstrap("bleu", outputs, others, references),
-        paired_bootstrap("chrf", outputs, others, references),
-        paired_bootstrap("ter", outputs, others, references) if ter else None,
+        mcnemar(outputs, others, references, their_references),
+        paired_bootstrap("bleu", outputs, others, references, their_references),
+        paired_bootstrap("chrf", outputs, others, references, their_references),
+        paired_bootstrap("ter", outputs, others, references, their_references) if ter else None,
     )
 
 
-def mcnemar(outputs: Sequence[str], others: Sequence[str], references: metrics.References) -> Comparison:
+def mcnemar(
+    outputs: Sequence[str],
+    others: Sequence[str],
+    references: metrics.References,
+    their_references: metrics.References | None = None,
+) -> Comparison:
     """Exact match: of the sources that just one system gets right, is each as often the one? The binomial test."""
-    rows = list(zip(outputs, others, references, strict=True))
-    only_ours = sum(ours in options and theirs not in options for ours, theirs, options in rows)
-    only_theirs = sum(theirs in options and ours not in options for ours, theirs, options in rows)
+    asked = references if their_references is None else their_references
+    ours = [output in options for output, options in zip(outputs, references, strict=True)]
+    theirs = [output in options for output, options in zip(others, asked, strict=True)]
+    only_ours = sum(right and not other for right, other in zip(ours, theirs, strict=True))
+    only_theirs = sum(other and not right for right, other in zip(ours, theirs, strict=True))
     return Comparison(
         metrics.exact_match(outputs, references),
-        metrics.exact_match(others, references),
+        metrics.exact_match(others, asked),
         binomial_test(only_ours, only_theirs),
         MCNEMAR,
     )
@@ -89,7 +98,11 @@ def binomial_test(heads: int, tails: int) -> float:
 
 
 def paired_bootstrap(
-    metric: str, outputs: Sequence[str], others: Sequence[str], references: metrics.References
+    metric: str,
+    outputs: Sequence[str],
+    others: Sequence[str],
+    references: metrics.References,
+    their_references: metrics.References | None = None,
 ) -> Comparison:
     """`metric` ("bleu", "char_bleu", "chrf", "ter") of both systems, over the same sources drawn with replacement.
 
@@ -97,15 +110,16 @@ def paired_bootstrap(
     """
     import numpy as np
 
-    scorer, streams = metrics.scorer(metric), metrics.streams(references)
+    scorer = metrics.scorer(metric)
 
-    def statistics(texts: Sequence[str]) -> "Floats":  # (outputs, sums): what sacreBLEU adds up over a corpus
-        return np.array(scorer._extract_corpus_statistics(list(texts), streams), dtype=np.float64)
+    def statistics(texts: Sequence[str], wanted: metrics.References) -> "Floats":
+        """(outputs, sums): what sacreBLEU adds up over a corpus."""
+        return np.array(scorer._extract_corpus_statistics(list(texts), metrics.streams(wanted)), dtype=np.float64)
 
     def score(sums: "Floats") -> float:
         return float(scorer._compute_score_from_stats(sums.tolist()).score)
 
-    ours, theirs = statistics(outputs), statistics(others)
+    ours, theirs = statistics(outputs, references), statistics(others, their_references or references)
     differences = np.array([score(counts @ ours) - score(counts @ theirs) for counts in _samples(len(outputs))])
     reversals = min((differences <= 0).sum(), (differences >= 0).sum())
     return Comparison(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from antiphon import kernels, tokenizer
+from antiphon import kernels, metrics, tokenizer
 from antiphon.history import read_records
 from antiphon.model.packed import WORTH, gain
 from antiphon.run import WEIGHTS, Model
@@ -69,14 +69,14 @@ def _parameters(weights: Path) -> int:
     return total
 
 
-def _history(metrics: Path) -> dict[str, Any]:
+def _history(file: Path) -> dict[str, Any]:
     """The last step and the best validation of metrics.jsonl."""
-    if not metrics.exists():
+    if not file.exists():
         return {}
     last: dict[str, Any] = {}
     validations = []
     kept: dict[str, Any] = {}  # of a run that has finished
-    for entry in read_records(metrics):
+    for entry in read_records(file):
         if "dev_loss" in entry:
             validations.append(entry)
         elif "kept" in entry:
@@ -88,4 +88,7 @@ def _history(metrics: Path) -> dict[str, Any]:
         final = {key: round(value, 4) for key, value in validations[-1].items() if key.startswith("dev_")}
         history |= {f"last_{key}": value for key, value in final.items()}
         history["validations"] = len(validations)
+        metric = next((key for key in final if key != "dev_loss"), "dev_loss").removeprefix("dev_")
+        values = [one[f"dev_{metric}"] for one in validations if f"dev_{metric}" in one]
+        history[f"best_{metric}"] = (max if metrics.HIGHER_IS_BETTER[metric] else min)(values)
     return history | kept

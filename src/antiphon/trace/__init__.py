@@ -13,7 +13,7 @@ from torch import Tensor
 
 from antiphon.config import ModelConfig, generation_settings
 from antiphon.decoding.search import BeamSearch, Hypothesis, Sampling, make_search
-from antiphon.ids import BOS, EOS
+from antiphon.ids import BOS, EOS, UNK
 from antiphon.model.layers import Memory
 from antiphon.run import Model
 from antiphon.trace.records import (
@@ -75,6 +75,8 @@ def trace(
     forced = model.tokenizers.target.encode(prefix) if prefix else []
     for name, ids in (("text", source[:-1]), ("prefix", forced), ("target", goal or [])):
         _check_length(name, len(ids), model.config.training.max_length)
+    if UNK in forced:
+        raise ValueError(f"prefix: the model does not know all of {prefix!r}, and cannot say it; change it.")
     memory = model.network.encode([source])
     search = make_search(wanted, model.max_length(len(source), wanted, longest), forced)
     watched = Watched(model.network, memory, search, alternatives)
