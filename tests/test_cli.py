@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -685,8 +685,77 @@ def test_the_command_to_go_on_with_tells_of_tensorboard(
     assert stopped.out.endswith(f"--out {tmp_path / 'run'} --tensorboard --resume\n")
 
 
+@pytest.mark.parametrize("verb", ["train", "distill"])
+def test_a_run_that_ended_is_not_called_stopped(
+    verb: str, cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from antiphon.training import train as training
+
+    finish = training._keep_better
+
+    def interrupted(*arguments: Any) -> training.Kept:
+        signal.raise_signal(signal.SIGINT)
+        return finish(*arguments)
+
+    monkeypatch.setattr(training, "_keep_better", interrupted)
+    words = [verb, *[trained] * (verb == "distill"), write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run"]
+    result = cli(*words, *SET)
+    assert result.code == 0, result.err
+    assert result.out.startswith(f"The model is in {tmp_path / 'run'}.")
+
+
+def test_a_run_that_patience_ended_says_so_and_how_to_go_on(cli: Cli, tmp_path: Path) -> None:
+    words = ["train", write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run"]
+    idle = ["learning_rate=1e-12", "validations=20", "max_steps=20", "patience=2"]
+    told = r"kept the .*; ended: no gain in 2 validations\nto go on: --resume, with a higher training\.patience"
+    assert re.search(told, cli(*words, *SET, *(word for one in idle for word in ("--set", f"training.{one}"))).err)
+    assert re.search(told, cli(*words, "--resume", "--set", "training.max_steps=30").err)
+    assert "ended" not in cli(*words, "--resume", "--set", "training.patience=0").err
+
+
 def test_tensorboard_that_is_not_installed_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     result = cli("train", write_pairs(tmp_path / "p.tsv"), "--out", tmp_path / "run", "--tensorboard", *SET)
     is_sentence(result, 'pip install "antiphon[tensorboard]"')
     assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_of_the_other_run_is_told_before_anything_is_decoded(
+    cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_beam = tmp_path / "with-beam"
+    shutil.copytree(trained, with_beam)
+    config = json.loads((with_beam / "config.json").read_text())
+    config["generation"]["beam_size"] = 5
+    (with_beam / "config.json").write_text(json.dumps(config))
+
+    def decoded(*_: object, **__: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("antiphon.evaluation.evaluate.answer", decoded)
+    pairs = write_pairs(tmp_path / "p.tsv")
+    is_sentence(cli("evaluate", with_beam, pairs, "--keep", r"\d+", "--against", trained), "search with a beam of 5")
+
+
+def test_inspect_tells_the_best_score_of_a_run_that_is_not_over(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    steps = [{"step": step, "dev_loss": 1.0, "dev_bleu": bleu, "seconds": 1.0} for step, bleu in ((1, 40.0), (2, 0.0))]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    told = json.loads(cli("inspect", run, "--json").out)["training"]
+    assert (told["best_bleu"], told["last_dev_bleu"]) == (40.0, 0.0)
+
+
+def test_a_beam_is_had_of_a_run_that_samples_by_itself(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = json.loads((run / "config.json").read_text())
+    config["generation"]["sample"] = True
+    (run / "config.json").write_text(json.dumps(config))
+    for beam in (1, 3):
+        search = ["--beam", beam, "--precision", "float32"]
+        assert (
+            cli("generate", run, *search, stdin=b"ab 01\n").out
+            == cli("generate", trained, *search, stdin=b"ab 01\n").out
+        )
+    is_sentence(cli("generate", run, "--beam", 3, "--sample", stdin=b"ab 01\n"), "not drawn from a beam")

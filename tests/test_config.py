@@ -58,6 +58,7 @@ def test_an_unknown_setting_names_the_nearest(word: str, nearest: str) -> None:
         ("training.learning_rate=0", "setting 'training.learning_rate' is 0"),
         ("training.learning_rate=Infinity", "setting 'training.learning_rate' is inf"),
         ("training.max_minutes=NaN", "setting 'training.max_minutes' is nan"),
+        (f"training.seed={2**64}", f"setting 'training.seed' is {2**64}"),
         ("training.beta2=1", "setting 'training.beta2' is 1"),
         ("generation.top_p=0", "setting 'generation.top_p' is 0"),
         ("generation.temperature=-1", "setting 'generation.temperature' is -1"),

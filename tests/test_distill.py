@@ -18,7 +18,7 @@ import pytest
 from antiphon.cli import main
 from antiphon.config import Config, changed
 from antiphon.data.pairs import Pair, read_pairs, split_pairs
-from antiphon.run import WEIGHTS, Model
+from antiphon.run import LONGEST, WEIGHTS, Model
 from antiphon.text_side import Output
 from antiphon.training import distill as distillation
 from antiphon.training.distill import PAIRS, RECORD, distill
@@ -139,7 +139,7 @@ def test_of_dev_pairs_that_are_given_none_are_set_aside(teacher: Model, tmp_path
     assert student.facts.dev_pairs == 4
 
 
-def test_a_source_with_several_targets_is_decoded_once_and_keeps_them_all(teacher: Model, tmp_path: Path) -> None:
+def test_a_source_with_several_targets_is_decoded_once_and_keeps_as_many(teacher: Model, tmp_path: Path) -> None:
     pairs = [*TRUE[4:14], *(Pair(pair.source, "a") for pair in TRUE[4:9])]
     facts = []
     for keep_true in (False, True):
@@ -148,7 +148,35 @@ def test_a_source_with_several_targets_is_decoded_once_and_keeps_them_all(teache
         assert [pair.source for pair in decoded(out)] == [pair.source for pair in TRUE[4:14]]
         assert student is not None
         facts.append(student.facts)
-    assert [fact.train_pairs for fact in facts] == [10, 25]
+    assert [fact.train_pairs for fact in facts] == [15, 30]
+
+
+def test_a_source_is_decoded_once_and_learned_as_often_as_it_is_there(
+    teacher: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[Pair] = []
+    monkeypatch.setattr(distillation.training, "train", lambda pairs, *_, **__: learned.extend(pairs))
+    for name, pairs in (("some", TRUE[4:8]), ("more", TRUE[7:10])):
+        (tmp_path / name).write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs))
+    distill(teacher, f"{tmp_path / 'some'}+{tmp_path / 'more'}*3", tmp_path / "out", dev=TRUE[:4], config=CONFIG)
+    once = decoded(tmp_path / "out")
+    assert [pair.source for pair in once] == [pair.source for pair in TRUE[4:10]]
+    assert learned == [pair for pair, count in zip(once, (1, 1, 1, 4, 3, 3), strict=True) for _ in range(count)]
+
+
+def test_a_source_too_long_for_the_teacher_is_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+    teacher, listener = Model.load(folder), Recorder()
+    teacher.side.config = changed(teacher.config, {"training": {"max_length": 6}})
+    words = 6 * LONGEST
+    longest, longer = Pair("a " * words, "a"), Pair("a " * (words + 1), "b")
+    pairs = [*TRUE[4:20], longer, longest, *TRUE[20:]]
+    assert distill(teacher, pairs, tmp_path, dev=TRUE[:4], config=CONFIG, wanted=times(18)) is None
+    student = distill(teacher, pairs, tmp_path, dev=TRUE[:4], resume=True, listener=listener)
+    assert [pair.source for pair in decoded(tmp_path)] == [pair.source for pair in pairs]
+    assert [pair.source for pair in decoded(tmp_path) if not pair.target] == [longer.source]
+    assert listener.told[-1] == (42, 42, 1)
+    assert student is not None
+    assert (student.facts.empty_pairs, student.facts.train_pairs) == (1, 41)
 
 
 def test_empty_outputs_are_left_out_and_counted(

@@ -295,7 +295,9 @@ def test_wrong_names(tmp_path: Path, write: Callable[[str, bytes], Path]) -> Non
     assert rejected("\0").startswith("\0: expected a file, but it cannot be opened (embedded null byte)")
     assert rejected((one,)).startswith(f"{one}: expected two parallel files, found 1;")
     assert rejected(()).startswith("no file: expected two parallel files, found 0;")
-    assert rejected(("-", "-")).startswith("-,-: expected two parallel files, found standard input twice;")
+    for twice in (("-", "-"), "-,-", "fr=-,-"):
+        assert rejected(twice).startswith("-,-: expected two parallel files, found standard input twice;")
+    assert f"there is no '{missing}'; check the names." in rejected(f"-,{missing}")
 
 
 def test_no_permission(write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,3 +424,13 @@ def test_a_file_of_a_mixture_that_is_missing_or_broken_is_named(write: Callable[
 def test_standard_input_may_be_a_part() -> None:
     found = read_pairs("fr=-*2", stdin=Stream(b"a\tb\n"))
     assert list(found) == [Pair("fr a", "b")] * 2
+
+
+def test_standard_input_may_be_one_side(write: Callable[[str, bytes], Path]) -> None:
+    file = write("one", b"x\n")
+    for name, pair in (
+        (f"-,{file}", Pair("a", "x")),
+        (f"{file},-", Pair("x", "a")),
+        (f"fr=-,{file}", Pair("fr a", "x")),
+    ):
+        assert list(read_pairs(name, stdin=Stream(b"a\n"))) == [pair]

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -162,6 +162,23 @@ def test_normalization() -> None:
     ids = pair.target.encode("é한")
     assert pair.target.pieces(ids) == ["e", "\u0301", *"\u1112\u1161\u11ab"]
     assert pair.target.decode(ids) == "é한"
+
+
+@pytest.mark.parametrize("form", get_args(Normalization))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_as_written_is_what_decoding_its_ids_gives(kind: TokenizerKind, form: Normalization) -> None:
+    texts = [
+        "K AE1  T ",
+        " a\tb",
+        "25\u00a0\u20ac \ufb01n\u2026",
+        "e\u0301 \u00e9 \ufb01",
+        "\u00a8 \u2009",
+        "a\x1fb c\x85d",
+        "",
+    ]
+    target = trained(kind, [(text, text) for text in texts], form, form).target
+    for text in texts:
+        assert target.as_written(text) == target.decode(target.encode(text))
 
 
 def test_one_vocabulary_for_two_normalizations_is_trained_on_both() -> None:

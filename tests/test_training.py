@@ -71,12 +71,15 @@ class Recorder:
     def __init__(self) -> None:
         self.steps: list[StepReport] = []
         self.validations: list[tuple[int, Validation, bool]] = []
+        self.kept: list[training.Kept] = []
 
     def stepped(self, report: StepReport) -> None:
         self.steps.append(report)
 
-    def finished(self, kept: object) -> None:
-        pass
+    def started(self, model: Model, resumed: bool) -> None: ...
+
+    def finished(self, kept: training.Kept) -> None:
+        self.kept.append(kept)
 
     def validated(self, step: int, validation: Validation, best: bool) -> None:
         self.validations.append((step, validation, best))
@@ -433,6 +436,30 @@ def test_a_run_that_ended_for_want_of_gain_goes_on_with_more_patience(tmp_path: 
     ):
         progress = trainer(tmp_path, settings(patience=patience, **limits), scores=lambda: 1.0).fit()
         assert (progress.step, progress.finished) == (steps, finished)
+
+
+def test_what_ended_a_run_is_told_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "Validator", lambda *_: lambda: Validation(1.0, "bleu", 1.0, 1.0))
+    monkeypatch.setattr("antiphon.plots.loss_curve", lambda *_: None)
+    small = {"d_model": 8, "d_ff": 8, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    limits = {"max_steps": 8, "validations": 4, "precision": "float32", "device": "cpu"}
+    for patience, ended in ((1, "no gain in 1 validations"), (0, LIMIT)):
+        told = Recorder()
+        config = Config.model_validate({"model": small, "training": limits | {"patience": patience}})
+        train(random_pairs(40), tmp_path / str(patience), config=config, listener=told)
+        logged = json.loads((tmp_path / str(patience) / "metrics.jsonl").read_text().splitlines()[-1])
+        assert [kept.ended for kept in told.kept] == [logged["ended"]] == [ended]
+
+
+def test_the_tags_of_a_file_that_is_no_mixture_are_those_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_fit", lambda out, model, *_: model)
+    file = tmp_path / "pairs.tsv"
+    file.write_text(
+        "".join(f"{'fr' if one.source < 'd' else 'de'} {one.source}\t{one.target}\n" for one in random_pairs(20))
+    )
+    for number, pairs in enumerate((str(file), file)):
+        assert train(pairs, tmp_path / str(number), tags=("fr", "de")).facts.tags == ["fr", "de"]
+    assert train(f"it={file}", tmp_path / "mixture", tags=("fr", "de")).facts.tags == ["it"]
 
 
 def test_references_are_compared_in_the_form_that_outputs_have() -> None:

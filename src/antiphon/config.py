@@ -132,7 +132,7 @@ class TrainingConfig(Table):
     )
     precision: TrainingPrecision = Field("auto", description="auto: the faster one, timed at the start")
     device: str = Field("auto", description="auto: a GPU where there is one, else the processor")
-    seed: int = Field(1, ge=0, description="seed of the weights, the order of the data and dropout")
+    seed: int = Field(1, ge=0, lt=2**64, description="seed of the weights, the order of the data and dropout")
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:

@@ -84,7 +84,7 @@ def distill(
             wanted=interrupted.wanted,
             device=device,
         )
-    if interrupted.caught:
+    if interrupted.caught and not display.training.has_ended:
         words = ["distill", teacher, pairs, "--out", str(out), *["--keep-true"] * keep_true]
         again = command_again(
             *words,

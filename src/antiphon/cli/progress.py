@@ -26,6 +26,7 @@ class TrainingDisplay:
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal
         self.title = title
+        self.has_ended = False
         self.loss = self.speed = 0.0
         self.dev = ""
         self.printed = time.monotonic()
@@ -70,8 +71,13 @@ class TrainingDisplay:
         )
 
     def finished(self, kept: "Kept") -> None:
+        from antiphon.training.loop import LIMIT
+
+        self.has_ended = True
         score = "" if kept.value is None else f" (dev {kept.metric} {kept.value:.2f})"
-        self.console.print(f"kept {kept.kept}{score}")
+        self.console.print(f"kept {kept.kept}{score}" + (f"; ended: {kept.ended}" if kept.ended != LIMIT else ""))
+        if kept.ended != LIMIT:
+            self.console.print("to go on: --resume, with a higher training.patience (0: no end of that kind)")
 
     def stepped(self, report: "StepReport") -> None:
         first = self.loss == 0.0
@@ -155,7 +161,7 @@ class DistillationDisplay:
         if done == total:
             self.bar.stop()
             if empty:
-                self.console.print(f"{empty:,} outputs are empty: they are left out")
+                self.console.print(f"left out: {empty:,} sources with an empty output, or too long for the teacher")
 
     def started(self, model: "Model", resumed: bool) -> None:
         self.training.__enter__()

@@ -97,7 +97,7 @@ def train(
             listener=listener,
             wanted=interrupted.wanted,
         )
-    if interrupted.caught:
+    if interrupted.caught and not display.has_ended:
         keys = {"source_key": (source_key, "source"), "target_key": (target_key, "target")}
         again = command_again("train", pairs, "--out", out, *["--tensorboard"] * tensorboard, dev=(dev, None), **keys)
         typer.echo(f"Stopped and saved. Go on with: {again}")

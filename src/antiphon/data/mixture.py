@@ -47,7 +47,8 @@ def files_of(name: str) -> tuple[str, ...]:
 
 
 def exists(name: str) -> bool:
-    return os.path.exists(name)  # noqa: PTH110 - a path raises for a name that is too long to be one file's
+    """Whether there is such a file; standard input, "-", is one."""
+    return name == "-" or os.path.exists(name)  # noqa: PTH110 - a path raises for a name that is too long to be one file's
 
 
 def _part(piece: str) -> Part:

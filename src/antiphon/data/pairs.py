@@ -225,19 +225,17 @@ def _split_names(path: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
                 f"{','.join(names) or 'no file'}: expected two parallel files, found {len(names)}; give a "
                 "file of sources and a file of targets."
             )
-        if names == ("-", "-"):
-            raise DataError("-,-: expected two parallel files, found standard input twice; give a file for one side.")
-        return names
-    name = str(path)
-    if found := files_of(name):
-        return found
-    if "," not in name:
-        return (name,)
-    missing = next((part for part in name.split(",", 1) if not exists(part)), name)
-    raise DataError(
-        f"{name}: expected a file, or two parallel files with a comma between them, but there is no "
-        f"{missing!r}; check the names."
-    )
+    else:
+        names = files_of(str(path)) or (str(path),)
+    if names == ("-", "-"):
+        raise DataError("-,-: expected two parallel files, found standard input twice; give a file for one side.")
+    if len(names) == 1 and "," in names[0] and not exists(names[0]):
+        missing = next((part for part in names[0].split(",", 1) if not exists(part)), names[0])
+        raise DataError(
+            f"{names[0]}: expected a file, or two parallel files with a comma between them, but there is no "
+            f"{missing!r}; check the names."
+        )
+    return names
 
 
 def _place(name: str, line: int | None = None) -> str:

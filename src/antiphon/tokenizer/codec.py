@@ -87,9 +87,13 @@ class Tokenizer:
         return unicodedata.normalize("NFC", text) if self.normalization == "NFD" else text
 
     def as_written(self, text: str) -> str:
-        """A text in the form in which `decode` gives it, to be compared with what it gives: composed (NFC), unless
-        this side takes texts as they are."""
-        return text if self.normalization == "none" else unicodedata.normalize("NFC", text)
+        """A text in the form in which `decode` gives it, to be compared with what it gives: in this side's Unicode
+        form, composed, and with one space between words where these are the tokens."""
+        if self.normalization != "none":
+            text = unicodedata.normalize("NFKC" if self.normalization == "NFKC" else "NFC", text)
+        if self.kind != "words":
+            return text
+        return " ".join(word for word, _ in self.backend.pre_tokenizer.pre_tokenize_str(text))
 
     def piece(self, id: int) -> str:
         """A token to look at: its text (a byte that is no UTF-8 by itself as \\xc3), or GO and the like."""

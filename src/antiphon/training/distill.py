@@ -1,7 +1,7 @@
 """Sequence-level knowledge distillation (Kim and Rush 2016): a student learns what its teacher answers.
 
-The teacher decodes every distinct source with a beam; an ordinary training on (source, its best output) follows, whose
-run has two files more:
+The teacher decodes every distinct source with a beam, once; an ordinary training on (source, its best output) follows,
+each as often as its source was given. Its run has two files more:
 
     distilled.json    whose outputs they are, of which sources, and the student's settings
     distilled.jsonl   pairs like any others: {"source": ..., "target": the teacher's output}
@@ -12,7 +12,7 @@ Either part can be stopped anywhere, and goes on there. What is set aside to mea
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import chain, compress, islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from antiphon import files, run, text_side
 from antiphon.config import Config, Table, generation_settings, load_config
 from antiphon.data.pairs import ChosenPairs, Pair, StoredPairs, given_pairs, iter_pairs, split_pairs
-from antiphon.run import Model
+from antiphon.run import LONGEST, Model
 from antiphon.text_side import RunPath
 from antiphon.training import train as training
 from antiphon.training.finetune import Origin
@@ -37,7 +37,8 @@ class Listener(training.Listener, Protocol):
     """What wants to know how a distillation goes: first its decoding, then its training."""
 
     def decoded(self, done: int, total: int, empty: int) -> None:
-        """So many sources of all are decoded, and so many of their outputs are empty. Told at the beginning too."""
+        """So many sources of all are decoded, and so many of their outputs are empty: those for sources that are too
+        long for the teacher are. Told at the beginning too."""
 
 
 class Record(Table):
@@ -89,7 +90,7 @@ def distill(
     model = teacher if isinstance(teacher, Model) else Model.load(teacher, device)
     generation_settings(model.config.generation, beam_size=beam_size, n_best=1, sample=False)
     true_pairs, dev_pairs = _split(pairs, dev, config)
-    sources, fingerprint = _distinct(true_pairs)
+    sources, counts, fingerprint = _distinct(true_pairs)
     record = Record(
         teacher="a model in memory" if isinstance(teacher, Model) else str(teacher),
         weights=_hash_weights(model),
@@ -107,8 +108,9 @@ def distill(
         return None
     tags = model.facts.tags
     del model  # its memory is the student's
+    learned = chain.from_iterable(map(repeat, iter_pairs(out / PAIRS), counts))
     return training.train(
-        StoredPairs(chain(iter_pairs(out / PAIRS), true_pairs if keep_true else ())),
+        StoredPairs(chain(learned, true_pairs if keep_true else ())),
         out,
         dev=dev_pairs,
         tags=tags,
@@ -177,12 +179,14 @@ def _split(
     return split_pairs(found, config.training.dev_pairs) if dev is None else (found, given_pairs(dev))
 
 
-def _distinct(pairs: Collection[Pair]) -> tuple[ChosenPairs, str]:
-    """The first pair of each source, in order, and a hash of their sources."""
+def _distinct(pairs: Collection[Pair]) -> tuple[ChosenPairs, list[int], str]:
+    """The first pair of each source, in order; how many pairs each source has; and a hash of the sources."""
     hashes = np.fromiter(map(_hash_source, pairs), dtype=np.uint64, count=len(pairs))
     first = np.zeros(len(pairs), dtype=np.bool_)
-    first[np.unique(hashes, return_index=True)[1]] = True
-    return ChosenPairs(pairs, first), blake2b(hashes[first].tobytes(), digest_size=16).hexdigest()
+    _, places, counts = np.unique(hashes, return_index=True, return_counts=True)
+    first[places] = True
+    fingerprint = blake2b(hashes[first].tobytes(), digest_size=16).hexdigest()
+    return ChosenPairs(pairs, first), counts[places.argsort()].tolist(), fingerprint
 
 
 def _hash_source(pair: Pair) -> int:
@@ -212,14 +216,24 @@ def _decode(
         remaining = islice((pair.source for pair in sources), journal.num_settled, None)
         while chunk := list(islice(remaining, CHUNK)):
             waiting = [source for source in chunk if source not in journal.unsettled]
-            for index, outputs in teacher.stream(waiting, beam_size=beam_size, n_best=1, sample=False):
-                journal.add(waiting[index], outputs[0].text)
+            for source, output in _answers(teacher, waiting, beam_size):
+                journal.add(source, output)
                 if listener:
                     listener.decoded(journal.done, len(sources), journal.num_empty)
                 if not wanted():
                     return False
             journal.settle(chunk)
     return True
+
+
+def _answers(teacher: Model, sources: Sequence[str], beam_size: int) -> Iterator[tuple[str, str]]:
+    """(a source, the teacher's output), as each ends; empty for a source that is too long for it to read."""
+    limit = LONGEST * teacher.config.training.max_length
+    readable = [len(teacher.source_ids(source)) - 1 <= limit for source in sources]
+    yield from ((source, "") for source, can_read in zip(sources, readable, strict=True) if not can_read)
+    chosen = list(compress(sources, readable))
+    for index, outputs in teacher.stream(chosen, beam_size=beam_size, n_best=1, sample=False):
+        yield chosen[index], outputs[0].text
 
 
 class _Journal:

@@ -31,11 +31,12 @@ LIMITS = ("max_steps", "max_epochs", "max_minutes", "patience")  # what may chan
 
 @dataclass(frozen=True)
 class Kept:
-    """Which weights a finished run keeps, and their dev metric."""
+    """Which weights a finished run keeps, their dev metric, and what ended it."""
 
     kept: str
     metric: str
     value: float | None
+    ended: str
 
 
 class Listener(loop.Listener, Protocol):
@@ -111,7 +112,7 @@ def train(
     if resume:
         prepared = _resume(out, config, train_pairs, dev_pairs)
     else:
-        tags = tags_of(pairs) if isinstance(pairs, str) else tags
+        tags = (tags_of(pairs) if isinstance(pairs, str) else ()) or tags
         if origin and not tags:
             tags = text_side.read_facts(origin.folder).tags
         prepared = _prepare(out, config, train_pairs, dev_pairs, tags, origin)
@@ -280,7 +281,7 @@ def _keep_better(out: Path, model: Model, validator: Validator, progress: Progre
             progress.best_score, progress.best_value = found.score, found.value
             checkpoint.update(out / CHECKPOINTS, progress)  # a run that goes on has this to beat
     run.load_weights(model.network, out / run.WEIGHTS)
-    kept = Kept(progress.best, config.metric, progress.best_value)
+    kept = Kept(progress.best, config.metric, progress.best_value, progress.finished)
     with (out / METRICS).open("a", encoding="utf-8") as log:
         log.write(json.dumps({"step": progress.step, **asdict(kept)}) + "\n")
     return kept
