@@ -117,3 +117,15 @@ def test_another_model_and_another_text_are_compared_and_linked(watched: Watched
     expect(page.locator(".compare-output").first).not_to_have_text(
         traced(server, "attentive-en-fr")["outputs"][0]["text"]
     )
+
+
+def test_without_a_text_nothing_is_waited_for_or_shown(watched: Watched) -> None:
+    page = show(watched, "blind-en-fr", "recurrent-en-fr")
+    page.route("**/v1/trace", lambda route: None, times=2)  # neither side is answered
+    page.get_by_label("Source text").fill("The dog slept.")
+    busy = page.locator(".compare-side[aria-busy]")
+    expect(busy).to_have_count(2)
+    page.get_by_label("Source text").fill("")
+    expect(page.locator(".compare-told")).to_have_text("Give a text to decode.")
+    expect(busy).to_have_count(0)
+    expect(page.locator(".compare-output")).to_have_count(0)

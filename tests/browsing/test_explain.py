@@ -240,4 +240,35 @@ def test_what_cannot_be_traced_is_told_in_a_sentence(watched: Watched) -> None:
     page = show(watched)
     page.get_by_label("Source text").fill("dog " * 600)
     expect(page.get_by_text("at most 256 tokens")).to_be_visible()
+    expect(page.locator(".chapters")).to_be_hidden()  # they are of something else
+    page.get_by_label("Source text").fill(TEXT)
+    expect(page.locator(".chapters")).to_be_visible()
     watched.faults = [fault for fault in watched.faults if "422" not in fault]
+
+
+def test_all_but_a_true_output_that_is_refused_is_shown(watched: Watched) -> None:
+    page = show(watched)
+    told = page.locator(".explain > .error")
+    page.get_by_label("The true output").fill("chien " * 600)
+    page.get_by_role("button", name="Score it").click()
+    expect(told).to_contain_text("target: at most 256 tokens")
+    assert "target=" not in page.url
+    page.get_by_label("Model").select_option("recurrent-en-fr")
+    expect(told).to_have_text("")
+    page.goto("about:blank")
+    page = show(watched, more=f"&target={'chien ' * 600}")  # which waits for the chapters
+    expect(told).to_contain_text("target: at most 256 tokens")
+    page.get_by_label("Source text").fill("The dog slept.")
+    expect(told).to_have_text("")
+    watched.faults = [fault for fault in watched.faults if "422" not in fault]
+
+
+def test_without_a_text_nothing_is_waited_for_or_shown(watched: Watched) -> None:
+    page = show(watched)
+    page.route("**/v1/trace", lambda route: None, times=1)  # one that is not answered
+    with page.expect_request("**/v1/trace"):
+        page.get_by_label("Source text").fill("The dog slept.")
+    page.get_by_label("Source text").fill("")
+    expect(page.get_by_text("Give a text to decode.")).to_be_visible()
+    expect(page.locator(".chapters")).to_be_hidden()
+    expect(page.locator(".explain[aria-busy]")).to_have_count(0)

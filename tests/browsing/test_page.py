@@ -118,6 +118,15 @@ def test_views_are_reached_by_keyboard_and_have_their_titles(watched: Watched) -
             page.locator(READY[view]).first.wait_for()
 
 
+def test_the_content_is_skipped_to_within_its_view(watched: Watched) -> None:
+    page = show(watched, "training")
+    address = page.url
+    page.get_by_role("link", name="Skip to the content").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#view")).to_be_focused()
+    assert page.url == address
+
+
 def test_a_server_that_is_gone_and_back_loses_nothing(browser: Browser, runs: Path) -> None:
     server = Server([str(runs / "attentive-en-fr")])
     context = browser.new_context()
@@ -150,6 +159,15 @@ def test_a_stream_that_breaks_off_is_told_and_taken_up_again(watched: Watched) -
     expect(page.get_by_role("alert").filter(has_text="broke off").first).to_be_visible()
     page.unroute("**/v1/generate")
     expect(page.locator("#output:not([aria-busy]) .use-word").first).to_be_visible()
+
+
+def test_a_server_that_its_proxy_does_not_reach_is_gone_too(watched: Watched) -> None:
+    page = watched.open("#use")
+    page.route("**/v1/generate", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>"), times=1)
+    page.get_by_label("English").fill(TEXT)
+    expect(page.get_by_role("alert").filter(has_text="answered 502")).to_contain_text("What you wrote is kept")
+    expect(page.locator("#output:not([aria-busy]) .use-word").first).to_be_visible()
+    watched.faults = [fault for fault in watched.faults if "502" not in fault]
 
 
 def test_what_the_server_refuses_is_shown_as_its_sentence(watched: Watched) -> None:
@@ -189,3 +207,17 @@ def test_a_key_is_asked_for_where_one_is_needed(browser: Browser, runs: Path, tm
     finally:
         context.close()
         server.end()
+
+
+def test_a_key_can_be_typed_while_a_view_goes_on_asking(watched: Watched) -> None:
+    page = show(watched, "server")
+    refusal = {"error": {"message": "This server asks for a key."}}
+    page.route("**/v1/load", lambda route: route.fulfill(status=401, json=refusal))
+    field = page.get_by_label("This server asks for an API key")
+    field.fill("a-key")
+    for _ in range(2):
+        with page.expect_response("**/v1/load"):
+            pass
+    expect(field).to_have_value("a-key")
+    expect(field).to_be_focused()
+    watched.faults = [fault for fault in watched.faults if "401" not in fault]

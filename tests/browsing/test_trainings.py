@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 from browsing.served import Server, Watched
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 NAMES = ["attentive-en-fr", "recurrent-en-fr", "blind-en-fr", "back-fr-en"]
 
@@ -31,6 +31,28 @@ def test_trainings_are_listed_and_laid_over_one_another(watched: Watched, server
     before = lines.count()
     runs.last.get_by_role("checkbox").check()
     expect(lines).to_have_count(before + 2)  # of the training, and of the validations
+
+
+def test_runs_that_are_gone_hold_no_lines(watched: Watched) -> None:
+    gone = ",".join(f"gone-{number}" for number in range(5))
+    page = watched.open(f"#training?runs=back-fr-en,{gone}")
+    lines = page.locator(".watch-plot").first.locator("polyline.watch-line")
+    expect(lines).to_have_count(2)  # of the training, and of the validations
+    for box in page.locator("[data-run]").get_by_role("checkbox").all():
+        box.check()
+    expect(lines).to_have_count(2 * len(NAMES))
+
+
+def test_how_long_a_run_was_trained_is_told_in_hours_and_minutes(watched: Watched) -> None:
+    def answer(route: Route) -> None:
+        body = route.fetch().json()
+        for run in body["runs"]:
+            run["seconds"] = 7199
+        route.fulfill(json=body)
+
+    watched.page.route("**/v1/runs", answer)
+    page = watched.open("#training")
+    expect(page.locator("[data-run]").first).to_contain_text("1 h 59 min")
 
 
 def test_samples_show_how_the_outputs_became_better(watched: Watched, server: Server) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,24 @@ def test_a_word_is_changed_with_the_keyboard_alone(watched: Watched) -> None:
     expect(page.locator(".use-word.is-chosen")).to_have_text(chosen or "")
 
 
+def test_at_a_second_word_nothing_is_shown_of_the_first(watched: Watched) -> None:
+    page = watched.open("#use")
+    write(page, RARE)
+    words = output(page).locator(".use-word")
+    expect(words.first).to_be_visible()
+    page.route("**/v1/alternatives", lambda route: None, times=1)  # one that is not answered
+    words.first.focus()
+    with page.expect_request("**/v1/alternatives"):
+        page.keyboard.press("Enter")
+    with page.expect_event("requestfailed") as cancelled:
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+    assert cancelled.value.failure == "net::ERR_ABORTED"
+    now = page.get_by_role("dialog", name="Other words").locator("[aria-current=true]")
+    expect(now).to_have_attribute("data-word", words.nth(1).inner_text())
+    expect(page.locator(".use-word.is-open")).to_have_attribute("data-place", "1")
+
+
 def test_other_versions_of_the_whole_are_the_best_of_a_beam(watched: Watched, server: Server) -> None:
     page = watched.open("#use")
     write(page, RARE)
@@ -194,6 +213,36 @@ def test_the_search_can_be_chosen(watched: Watched, server: Server) -> None:
     drawn = said(server, RARE, sample=True, temperature=2, top_p=0.95, seed=2)
     expect(output(page)).to_have_text(drawn)
     assert drawn != said(server, RARE)
+
+
+def test_a_model_s_own_search_is_asked_for_and_only_what_is_chosen_is_linked(watched: Watched) -> None:
+    own = {"sample": True, "beam_size": 1, "temperature": 0.33, "top_p": 0.98}
+
+    def answer(route: Route) -> None:
+        body = route.fetch().json()
+        searches = {"attentive-en-fr": own, "recurrent-en-fr": {"beam_size": 14}}
+        for model in body["models"]:
+            model["generation"] |= searches.get(model["name"], {})
+        route.fulfill(json=body)
+
+    watched.page.route("**/v1/server", answer)
+    page = watched.open("#use")
+
+    def asked(act: Callable[[], object]) -> dict[str, Any]:
+        with page.expect_request("**/v1/generate") as request:
+            act()
+        expect(output(page).locator(".use-word").first).to_be_visible()
+        return dict(request.value.post_data_json)
+
+    assert own.items() <= asked(lambda: write(page, TEXT)).items()
+    model = page.get_by_label("Model")
+    assert asked(lambda: model.select_option("recurrent-en-fr"))["beam_size"] == 14
+    assert own.items() <= asked(lambda: model.select_option("attentive-en-fr")).items()
+    assert "search=" not in page.url
+    chosen = own | {"seed": 2}
+    assert chosen.items() <= asked(page.get_by_role("button", name="Draw again").click).items()
+    assert "search=sample&temperature=0.33&top_p=0.98&seed=2" in page.url
+    assert chosen.items() <= asked(page.reload).items()
 
 
 def test_source_and_output_are_swapped_where_a_model_leads_back(watched: Watched, server: Server) -> None:

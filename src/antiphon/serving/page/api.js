@@ -43,7 +43,7 @@ async function ask(path, init = {}) {
   if (response.ok) return response
   const body = await response.json().catch(() => null)
   const message = body?.error?.message ?? `The server answered ${response.status}.`
-  if (response.status === 503) throw lost(message)
+  if (response.status === 503 || response.status === 502) throw lost(message) // 502: of a proxy
   if (response.status === 401) connection.dispatchEvent(new Event("key"))
   throw new Refused(response.status, message)
 }

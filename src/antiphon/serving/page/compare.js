@@ -1,17 +1,15 @@
 // Two models side by side on one text: what each says, how sure it is of every piece, and where it looks.
 
-import { trace as askForTrace, connection, isAborted, sentenceOf } from "./api.js"
+import { trace as askForTrace, isAborted, sentenceOf } from "./api.js"
 import { h, percent, visible } from "./dom.js"
 import { heatTable } from "./explain/attention.js"
 import { signed } from "./explain/tree.js"
 import { describe, modelChoice } from "./models.js"
+import { createQuestion } from "./question.js"
 
 /** @import {Context, ServerInfo, Trace, View} from "./types.js" */
 /** @typedef {{ start: number, end: number, text: string, isWord: boolean }} Word */
 /** @typedef {ReturnType<typeof createSide>} Side */
-
-const EXAMPLE = "The cat ate the mouse."
-const PAUSE = 300 // milliseconds without a key before the text is decoded
 
 /**
  * @param {Context} context
@@ -19,19 +17,13 @@ const PAUSE = 300 // milliseconds without a key before the text is decoded
  */
 export function create(context) {
   const { server } = context
-  const field = h("textarea", { id: "compared", rows: 2, dir: "auto", spellcheck: "false" })
+  const question = createQuestion("compared", compare)
   const told = h("p", { class: "compare-told", role: "status" })
   const sides =
     server.models.length < 2 ? [createSide(server, "only")] : ["left", "right"].map((name) => createSide(server, name))
   const [left, right] = sides
   if (right && server.models[1]) right.choice.value = server.models[1].name
 
-  const form = h(
-    "form",
-    { class: "card compare-asked", onsubmit: (/** @type {Event} */ event) => event.preventDefault() },
-    h("label", { for: "compared" }, "Source text"),
-    field,
-  )
   const grid = h("div", { class: "compare-sides" }, ...sides.map((side) => side.element))
   const lead = h("p", { class: "lead" }, right ? together() : alone())
   const element = h(
@@ -39,23 +31,18 @@ export function create(context) {
     { class: "stack compare" },
     h("h1", {}, "Compare two models"),
     lead,
-    form,
+    question.element,
     told,
     legend(Boolean(right)),
     grid,
   )
-  let controller = new AbortController()
-  let timer = 0
 
-  async function compare() {
-    clearTimeout(timer)
-    controller.abort()
-    controller = new AbortController()
-    const { signal } = controller
-    const text = field.value.trim()
-    context.keep({ text: field.value, left: left?.choice.value ?? "", ...(right && { right: right.choice.value }) })
+  /** @param {string} text @param {AbortSignal} signal */
+  async function compare(text, signal) {
+    context.keep({ text: question.text, left: left?.choice.value ?? "", ...(right && { right: right.choice.value }) })
     if (!text) {
       told.textContent = "Give a text to decode."
+      for (const side of sides) side.show(null)
       return
     }
     await Promise.all(sides.map((side) => side.ask(text, signal)))
@@ -63,27 +50,16 @@ export function create(context) {
     told.textContent = right ? sayDifference(sides) : ""
   }
 
-  field.addEventListener("input", () => {
-    clearTimeout(timer)
-    timer = setTimeout(compare, PAUSE)
-  })
-  grid.addEventListener("change", compare)
-  connection.addEventListener("back", () => {
-    if (element.isConnected) compare()
-  })
+  grid.addEventListener("change", question.ask)
 
   return {
     element,
     show(parameters) {
-      field.value = parameters.get("text") || field.value || EXAMPLE
       if (left) left.choice.value = parameters.get("left") ?? left.choice.value
       if (right) right.choice.value = parameters.get("right") ?? right.choice.value
-      compare()
+      question.show(parameters)
     },
-    hide() {
-      clearTimeout(timer)
-      controller.abort()
-    },
+    hide: question.stop,
   }
 }
 
@@ -144,15 +120,18 @@ function createSide(server, name) {
       element.setAttribute("aria-busy", "true")
       try {
         const request = { text, model: choice.value, beam_size: 1, n_best: 1, sample: false, alternatives: 1 }
-        side.trace = await askForTrace(request, signal)
-        error.textContent = ""
+        side.show(await askForTrace(request, signal))
       } catch (failure) {
-        if (isAborted(failure)) return
-        side.trace = null
-        error.textContent = sentenceOf(failure)
+        if (!isAborted(failure)) side.show(null, sentenceOf(failure))
       }
+    },
+
+    /** @param {Trace | null} trace @param {string} [why]  there is none */
+    show(trace, why = "") {
+      side.trace = trace
+      error.textContent = why
       element.removeAttribute("aria-busy")
-      body.replaceChildren(...(side.trace ? partsOf(side.trace, where) : []))
+      body.replaceChildren(...(trace ? partsOf(trace, where) : []))
     },
 
     /** Marks the words that the other model does not have. @param {Word[]} words */

@@ -1,6 +1,6 @@
 // The explanation: one text, one trace of its decode, and chapters that each show a part of it.
 
-import { trace as askForTrace, connection, isAborted, sentenceOf } from "./api.js"
+import { trace as askForTrace, isAborted, Refused, sentenceOf } from "./api.js"
 import { h } from "./dom.js"
 import { create as createAttention } from "./explain/attention.js"
 import { create as createDecoder } from "./explain/decoder.js"
@@ -8,19 +8,17 @@ import { create as createEncoder } from "./explain/encoder.js"
 import { create as createJourney } from "./explain/journey.js"
 import { create as createSearch } from "./explain/search.js"
 import { modelChoice } from "./models.js"
+import { createQuestion } from "./question.js"
 
 /** @import {Chapter, Context, Focus, Trace, View} from "./types.js" */
-
-const EXAMPLE = "The cat ate the mouse."
-const PAUSE = 300 // milliseconds without a key before the text is decoded
 
 /**
  * @param {Context} context
  * @returns {View}
  */
 export function create(context) {
-  const field = h("textarea", { id: "explained", rows: 2, dir: "auto", spellcheck: "false" })
   const model = modelChoice(context.server, "explained-model")
+  const question = createQuestion("explained", explain, model.element)
   const told = h("p", { class: "error", role: "status" })
 
   /** @type {{ id: string, title: string, chapter: Chapter }[]} */
@@ -31,6 +29,7 @@ export function create(context) {
     { id: "search", title: "The search", chapter: createSearch() },
   ]
   const journey = createJourney((id) => document.getElementById(id)?.scrollIntoView())
+  const parts = [journey, ...chapters.map(({ chapter }) => chapter)]
   const sections = chapters.map(({ id, title, chapter }, index) =>
     h(
       "section",
@@ -44,12 +43,7 @@ export function create(context) {
     "div",
     { class: "stack explain" },
     h("h1", {}, "Watch an encoder-decoder think"),
-    h(
-      "form",
-      { class: "card asked", onsubmit: (/** @type {Event} */ event) => event.preventDefault() },
-      h("div", { class: "grow" }, h("label", { for: "explained" }, "Source text"), field),
-      model.element,
-    ),
+    question.element,
     told,
     body,
   )
@@ -59,16 +53,13 @@ export function create(context) {
   let target = ""
   /** @type {Focus} */
   let focus = { step: 0, source: null }
-  let controller = new AbortController()
-  let timer = 0
 
-  async function explain() {
-    controller.abort()
-    controller = new AbortController()
-    const { signal } = controller
-    const text = field.value.trim()
+  /** @param {string} text @param {AbortSignal} signal */
+  async function explain(text, signal) {
     context.keep(parametersNow())
     if (!text) {
+      element.removeAttribute("aria-busy")
+      body.hidden = true
       told.textContent = "Give a text to decode."
       return
     }
@@ -80,7 +71,14 @@ export function create(context) {
       present({ ...found, spaced: model.model.target_tokens === "words" })
     } catch (error) {
       if (isAborted(error)) return
+      if (target && error instanceof Refused && error.message.startsWith("target:")) {
+        target = "" // all else is shown without it
+        await explain(text, signal)
+        if (!signal.aborted) told.textContent = error.message
+        return
+      }
       told.textContent = sentenceOf(error)
+      if (error instanceof Refused) body.hidden = true
     }
     element.removeAttribute("aria-busy")
   }
@@ -89,7 +87,7 @@ export function create(context) {
   function present(found) {
     body.hidden = false
     focus = { step: Math.min(focus.step, found.path.length - 1), source: null }
-    for (const part of [journey, ...chapters.map(({ chapter }) => chapter)]) {
+    for (const part of parts) {
       part.update(found)
       part.focus(focus)
     }
@@ -97,43 +95,32 @@ export function create(context) {
   }
 
   function parametersNow() {
-    const parameters = { text: field.value, model: model.value }
+    const parameters = { text: question.text, model: model.value }
     return { ...parameters, ...(width && { width: String(width) }), ...(target && { target }) }
   }
 
-  field.addEventListener("input", () => {
-    clearTimeout(timer)
-    timer = setTimeout(explain, PAUSE)
-  })
-  model.element.addEventListener("change", explain)
+  model.element.addEventListener("change", question.ask)
   element.addEventListener("point", (event) => {
     focus = { ...focus, .../** @type {CustomEvent<Partial<Focus>>} */ (event).detail }
-    for (const part of [journey, ...chapters.map(({ chapter }) => chapter)]) part.focus(focus)
+    for (const part of parts) part.focus(focus)
   })
   element.addEventListener("widen", (event) => {
     width = /** @type {CustomEvent<number>} */ (event).detail
-    explain()
+    question.ask()
   })
   element.addEventListener("force", (event) => {
     target = /** @type {CustomEvent<string>} */ (event).detail
-    explain()
-  })
-  connection.addEventListener("back", () => {
-    if (element.isConnected) explain()
+    question.ask()
   })
 
   return {
     element,
     show(parameters) {
-      field.value = parameters.get("text") || field.value || EXAMPLE
       model.value = parameters.get("model") ?? model.value
       width = Number(parameters.get("width") ?? width)
       target = parameters.get("target") ?? target
-      explain()
+      question.show(parameters)
     },
-    hide() {
-      clearTimeout(timer)
-      controller.abort()
-    },
+    hide: question.stop,
   }
 }

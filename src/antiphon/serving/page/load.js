@@ -88,26 +88,8 @@ class Server {
     const running = this.now("running", 0, (one) => one.running)
     const waiting = this.now("waiting", 1, (one) => one.waiting)
     requests?.draw([running, waiting], { ...AXES, whole: true })
-    rows?.draw(
-      [
-        this.change(
-          "rows a step",
-          (one) => one.row_steps,
-          (one) => one.steps,
-        ),
-      ],
-      AXES,
-    )
-    tokens?.draw(
-      [
-        this.change(
-          "generated",
-          (one) => one.generated,
-          (one) => one.time,
-        ),
-      ],
-      AXES,
-    )
+    rows?.draw([this.change("rows a step", "row_steps", "steps")], AXES)
+    tokens?.draw([this.change("generated", "generated", "time")], AXES)
     const half = this.now("half within", 0, (one) => one.p50 && one.p50 * 1000)
     const most = this.now("95% within", 1, (one) => one.p95 && one.p95 * 1000)
     times?.draw([half, most], AXES)
@@ -129,15 +111,15 @@ class Server {
   /**
    * How much a count has grown from look to look, for each one by which another has: tokens by seconds.
    * @param {string} name
-   * @param {(load: Load) => number} count
-   * @param {(load: Load) => number} other
+   * @param {"row_steps" | "generated"} count
+   * @param {"steps" | "time"} other
    * @returns {Series}
    */
   change(name, count, other) {
     const now = this.history.at(-1)?.time ?? 0
     const points = this.history.slice(1).map((one, index) => {
       const before = /** @type {Load} */ (this.history[index])
-      const [made, by] = [count(one) - count(before), other(one) - other(before)]
+      const [made, by] = [one[count] - before[count], one[other] - before[other]]
       return /** @type {[number, number]} */ ([one.time - now, made > 0 && by > 0 ? made / by : 0])
     })
     return { name, slot: 0, points }

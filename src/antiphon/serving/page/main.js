@@ -8,7 +8,7 @@ import { find, h } from "./dom.js"
 /**
  * A view: its code, its styles, which are loaded when it is first shown, and whether there is nothing to see without a
  * model.
- * @typedef {{ title: string, needsModel: boolean, styles: string[], load: () => Promise<Code> }} Kind
+ * @typedef {{ needsModel: boolean, styles: string[], load: () => Promise<Code> }} Kind
  * @typedef {{ create: (context: Context) => View }} Code
  */
 
@@ -16,16 +16,15 @@ const CHAPTERS = ["journey", "encoder", "decoder", "attention", "search"].map((n
 
 /** @type {Record<string, Kind>} */
 const VIEWS = {
-  use: { title: "Use", needsModel: true, styles: [], load: () => import("./use.js") },
-  explain: { title: "Explain", needsModel: true, styles: ["explain", ...CHAPTERS], load: () => import("./explain.js") },
+  use: { needsModel: true, styles: [], load: () => import("./use.js") },
+  explain: { needsModel: true, styles: ["explain", ...CHAPTERS], load: () => import("./explain.js") },
   compare: {
-    title: "Compare",
     needsModel: true,
-    styles: ["explain/attention", "compare"],
+    styles: ["explain", "explain/attention", "compare"],
     load: () => import("./compare.js"),
   },
-  training: { title: "Training", needsModel: false, styles: ["watch"], load: () => import("./training.js") },
-  server: { title: "Server", needsModel: false, styles: ["watch"], load: () => import("./load.js") },
+  training: { needsModel: false, styles: ["watch"], load: () => import("./training.js") },
+  server: { needsModel: false, styles: ["watch"], load: () => import("./load.js") },
 }
 
 const main = find("#view")
@@ -85,7 +84,7 @@ function dress(style) {
 /** @param {Context} context */
 async function show(context) {
   const { name, parameters } = wanted()
-  const { title, needsModel, styles, load } = /** @type {Kind} */ (VIEWS[name])
+  const { needsModel, styles, load } = /** @type {Kind} */ (VIEWS[name])
   const isIdle = needsModel && context.server.models.length === 0
   const [code] = await Promise.all([isIdle ? { create: withoutModels } : load(), ...styles.map(dress)])
   if (wanted().name !== name) return // somebody was quicker
@@ -96,11 +95,10 @@ async function show(context) {
     main.replaceChildren(view.element)
     shown = view
   }
-  document.title = `${title} · Antiphon`
-  for (const link of document.querySelectorAll("nav a")) {
-    if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page")
-    else link.removeAttribute("aria-current")
-  }
+  document.querySelector("nav [aria-current]")?.removeAttribute("aria-current")
+  const link = find(`nav [href="#${name}"]`)
+  link.setAttribute("aria-current", "page")
+  document.title = `${link.textContent} · Antiphon`
   view.show(parameters)
 }
 
@@ -122,7 +120,11 @@ connection.addEventListener("gone", (event) => {
   tell(h("strong", {}, detail), " What you wrote is kept; the page goes on by itself when the server is back.")
 })
 connection.addEventListener("back", () => tell())
-connection.addEventListener("key", () => tell(askForKey()))
+connection.addEventListener("key", () => notice.querySelector("form") || tell(askForKey()))
+find(".skip").addEventListener("click", (event) => {
+  event.preventDefault() // its address is no view
+  main.focus()
+})
 
 function askForKey() {
   const field = h("input", { type: "password", autocomplete: "off", id: "key", required: true })

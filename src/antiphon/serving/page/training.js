@@ -2,7 +2,7 @@
 
 import { readCurves, readRuns, Unreachable } from "./api.js"
 import { Chart, SLOTS, short } from "./chart.js"
-import { h } from "./dom.js"
+import { find, h } from "./dom.js"
 import { Poll } from "./poll.js"
 import { nameOf, Row, unitOf } from "./runs.js"
 import { Samples } from "./samples.js"
@@ -46,8 +46,8 @@ class Training {
     this.poll = new Poll(() => this.look())
     /** the newest first, in the order in which they were found @type {Map<string, Row>} */
     this.rows = new Map()
-    /** the runs that are looked at, and the line of each @type {Map<string, number> | null} */
-    this.ticked = null
+    /** the runs that are looked at, and the line of each @type {Map<string, number>} */
+    this.ticked = new Map()
     /** what was read of each run, and when it had changed @type {Map<string, { changed: number, curves: RunCurves }>} */
     this.read = new Map()
     /** @type {Map<string, Chart>} */
@@ -89,12 +89,8 @@ class Training {
     const log = h("label", { class: "watch-check", for: "watch-log" }, this.log, "Logarithmic loss")
     const element = h("div", { class: "row" }, over, log)
     element.addEventListener("change", () => this.draw())
-    this.over = /** @type {NodeListOf<HTMLInputElement>} */ (over.querySelectorAll("input"))
     return element
   }
-
-  /** @type {NodeListOf<HTMLInputElement> | never[]} */
-  over = []
 
   /** @param {URLSearchParams} parameters */
   show(parameters) {
@@ -133,9 +129,9 @@ class Training {
     else this.tell()
     this.body.hidden = runs.length === 0
     const names = new Set(runs.map((run) => run.name))
-    const known = [...(this.ticked?.keys() ?? [])].some((name) => names.has(name))
-    const isFirst = !this.ticked || (this.ticked.size > 0 && !known)
-    if (isFirst) this.ticked = new Map(runs.slice(0, AT_FIRST).map((run, index) => [run.name, index]))
+    const kept = [...this.ticked].filter(([name]) => names.has(name))
+    const isFirst = kept.length === 0 && (this.ticked.size > 0 || this.rows.size === 0)
+    this.ticked = new Map(isFirst ? runs.slice(0, AT_FIRST).map((run, index) => [run.name, index]) : kept)
     for (const [name, row] of this.rows) if (!names.has(name)) row.element.remove()
     this.rows = new Map([...this.rows].filter(([name]) => names.has(name)))
     for (const run of runs.toReversed()) {
@@ -160,8 +156,8 @@ class Training {
    */
   tick(name, wanted) {
     if (wanted) this.take(name)
-    else this.ticked?.delete(name)
-    this.context.keep({ runs: [...(this.ticked?.keys() ?? [])].join(",") })
+    else this.ticked.delete(name)
+    this.context.keep({ runs: [...this.ticked.keys()].join(",") })
     this.mark()
     this.draw()
     this.poll.look()
@@ -169,22 +165,19 @@ class Training {
 
   /** Gives a run the first line that is free, if there is one. @param {string} name */
   take(name) {
-    const ticked = this.ticked ?? new Map()
-    const taken = new Set(ticked.values())
+    const taken = new Set(this.ticked.values())
     const free = Array.from({ length: SLOTS }, (_, slot) => slot).find((slot) => !taken.has(slot))
-    if (free !== undefined) ticked.set(name, free)
-    this.ticked = ticked
+    if (free !== undefined) this.ticked.set(name, free)
   }
 
   /** Shows which runs are looked at. There are so many lines to tell apart, and no more. */
   mark() {
-    const ticked = this.ticked ?? new Map()
-    for (const [name, row] of this.rows) row.mark(ticked.get(name), ticked.size >= SLOTS)
+    for (const [name, row] of this.rows) row.mark(this.ticked.get(name), this.ticked.size >= SLOTS)
   }
 
   /** Reads the curves of those that have changed. @param {RunSummary[]} runs */
   async readTicked(runs) {
-    const stale = runs.filter((run) => this.ticked?.has(run.name) && this.read.get(run.name)?.changed !== run.changed)
+    const stale = runs.filter((run) => this.ticked.has(run.name) && this.read.get(run.name)?.changed !== run.changed)
     if (stale.length === 0 && this.charts.size > 0) return
     const curves = stale.length > 0 ? await readCurves(stale.map((run) => run.name)) : []
     curves.forEach((one, index) => {
@@ -194,11 +187,11 @@ class Training {
   }
 
   draw() {
-    const runs = [...(this.ticked ?? [])].flatMap(([name, slot]) => {
+    const runs = [...this.ticked].flatMap(([name, slot]) => {
       const curves = this.read.get(name)?.curves
-      return curves && this.rows.has(name) ? [{ name, slot, curves }] : []
+      return curves ? [{ name, slot, curves }] : []
     })
-    const isByStep = this.over[0]?.checked ?? true
+    const isByStep = find("[value=steps]", this.body).matches(":checked")
     const pictures = runs.map(({ name, slot, curves }) => new Picture(name, slot, curves, isByStep))
     /** @type {Axes} */
     const axes = {

@@ -5,7 +5,7 @@ import { find, h } from "./dom.js"
 import { describe, modelChoice } from "./models.js"
 import { createHistory } from "./use/history.js"
 import { createLines } from "./use/lines.js"
-import { createOutput } from "./use/output.js"
+import { Output } from "./use/output.js"
 import { createRequestCode } from "./use/request.js"
 import { createSearchChoice } from "./use/search.js"
 import { createSource } from "./use/source.js"
@@ -36,7 +36,8 @@ class Use {
     this.model = modelChoice(context.server, "model")
     this.search = createSearchChoice(() => this.translate())
     this.source = createSource({ typed: () => this.typed(), pointed: (index) => this.output.mark(index) })
-    this.output = createOutput({
+    /** @type {Output} */
+    this.output = new Output({
       pointed: (index) => this.source.mark(index),
       asked: (index, prefix, signal) => this.wordsAfter(index, prefix, signal),
       rewritten: (index) => this.rewritten(index),
@@ -157,7 +158,7 @@ class Use {
     this.told.textContent = ""
     if (!this.source.text.trim()) {
       this.source.settle([])
-      this.output.clear()
+      this.output.settle("", [])
       return
     }
     this.output.begin()

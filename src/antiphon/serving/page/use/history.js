@@ -19,15 +19,7 @@ export function createHistory(restore) {
     const entries = read()
     summary.textContent = `History (${entries.length})`
     element.hidden = entries.length === 0
-    list.replaceChildren(
-      ...entries.map((entry) =>
-        h(
-          "li",
-          {},
-          drawEntry(entry, () => restore(entry)),
-        ),
-      ),
-    )
+    list.replaceChildren(...entries.map((entry) => h("li", {}, drawEntry(entry, restore))))
   }
 
   clear.addEventListener("click", () => {
@@ -70,12 +62,13 @@ function write(entries) {
 
 /**
  * @param {Entry} entry
- * @param {() => void} restore
+ * @param {(entry: Entry) => void} restore
  */
-function drawEntry({ source, output, model, time }, restore) {
+function drawEntry(entry, restore) {
+  const { source, output, model, time } = entry
   return h(
     "button",
-    { class: "plain use-entry", onclick: restore },
+    { class: "plain use-entry", onclick: () => restore(entry) },
     h("span", { dir: "auto" }, source),
     h("span", { dir: "auto", class: "muted" }, output),
     h("span", { class: "small muted" }, `${model}, ${new Date(time).toLocaleString()}`),

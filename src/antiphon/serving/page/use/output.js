@@ -14,12 +14,7 @@ import { createPicker } from "./picker.js"
  * }} Listener  pointed: at a sentence, or at none; asked: for the words that could come after a prefix of a sentence
  */
 
-/** @param {Listener} listener */
-export function createOutput(listener) {
-  return new Output(listener)
-}
-
-class Output {
+export class Output {
   /** @param {Listener} listener */
   constructor(listener) {
     this.listener = listener
@@ -72,10 +67,6 @@ class Output {
     this.body.removeAttribute("aria-busy")
   }
 
-  clear() {
-    this.settle("", [])
-  }
-
   close() {
     this.picker.close()
   }
@@ -116,10 +107,11 @@ class Output {
   replace(index, sentence, kept = 0) {
     this.sentences[index] = sentence
     this.draw()
-    const words = [...this.body.querySelectorAll(`[data-sentence="${index}"]`)]
-    words[kept - 1]?.classList.add("is-chosen")
-    for (const word of words.slice(kept)) word.classList.add("is-new")
-    this.focusWord(index, Math.max(0, kept - 1))
+    const own = this.words.filter((word) => word.dataset.sentence === String(index))
+    own[kept - 1]?.classList.add("is-chosen")
+    for (const word of own.slice(kept)) word.classList.add("is-new")
+    const at = own[Math.max(0, kept - 1)]
+    if (at) focusOnly(this.words, at)
     this.listener.rewritten(index)
   }
 
@@ -128,6 +120,10 @@ class Output {
     this.body.replaceChildren(...parts, this.gaps.at(-1) ?? "")
     this.text = this.body.textContent ?? ""
     this.body.querySelector(".use-word")?.setAttribute("tabindex", "0")
+  }
+
+  get words() {
+    return /** @type {HTMLElement[]} */ ([...this.body.querySelectorAll(".use-word")])
   }
 
   /** @param {number | null} index */
@@ -153,7 +149,7 @@ class Output {
 
   /** @param {KeyboardEvent} event */
   pressed(event) {
-    const words = /** @type {HTMLElement[]} */ ([...this.body.querySelectorAll(".use-word")])
+    const { words } = this
     const at = words.indexOf(/** @type {HTMLElement} */ (document.activeElement))
     if (at < 0) return
     const turn = getComputedStyle(this.body).direction === "rtl" ? -1 : 1
@@ -163,13 +159,6 @@ class Output {
     else if (event.key === "Enter" || event.key === " ") this.clicked(words[at] ?? null)
     else return
     event.preventDefault()
-  }
-
-  /** @param {number} index @param {number} place */
-  focusWord(index, place) {
-    const words = /** @type {HTMLElement[]} */ ([...this.body.querySelectorAll(".use-word")])
-    const own = words.filter((word) => word.dataset.sentence === String(index))
-    if (own[place]) focusOnly(words, own[place])
   }
 
   /** @param {HTMLElement} word */
@@ -184,13 +173,14 @@ class Output {
     const signal = this.picker.open(word)
     try {
       const found = await this.listener.asked(index, before.trimEnd(), signal)
+      if (signal.aborted) return
       const rest = sentence.target.slice(start)
       this.picker.fill(usable(found, before, rest), sentence.words?.[place]?.text ?? "", (chosen) => {
         const next = { source: sentence.source, target: chosen.output.text, words: chosen.output.words ?? [] }
         this.replace(index, next, place + 1)
       })
     } catch (error) {
-      this.picker.tell(sentenceOf(error))
+      if (!signal.aborted) this.picker.tell(sentenceOf(error))
     }
   }
 }

@@ -48,6 +48,8 @@ export function createPicker() {
     element,
     /** Opens at a word; the signal says when nobody waits for it any more. @param {HTMLElement} at */
     open(at) {
+      controller.abort() // two toggles in one task are told as one
+      word?.classList.remove("is-open")
       element.hidePopover()
       word = at
       controller = new AbortController()

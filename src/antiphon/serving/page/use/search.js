@@ -55,6 +55,7 @@ export function createSearchChoice(changed) {
     changed()
   })
   again.addEventListener("click", () => {
+    isTouched = true
     seed += 1
     changed()
   })
@@ -66,16 +67,21 @@ export function createSearchChoice(changed) {
     suit({ generation }) {
       if (isTouched) return
       if (generation.beam_size > 1) width.value = generation.beam_size
+      if (generation.sample) {
+        temperature.value = generation.temperature
+        top.value = generation.top_p
+      }
       choose(generation.sample ? "sample" : generation.beam_size > 1 ? "beam" : "greedy")
     },
     /** @returns {Search} */
     settings() {
-      if (way() === "beam") return { beam_size: width.value, n_best: 1, sample: false }
-      if (way() === "greedy") return { beam_size: 1, n_best: 1, sample: false }
-      return { beam_size: 1, n_best: 1, sample: true, temperature: temperature.value, top_p: top.value, seed }
+      const sample = way() === "sample"
+      const drawn = sample && { temperature: temperature.value, top_p: top.value, seed }
+      return { beam_size: way() === "beam" ? width.value : 1, n_best: 1, sample, ...drawn }
     },
     /** @returns {Record<string, string>} what a link keeps */
     parameters() {
+      if (!isTouched) return {}
       if (way() === "beam") return { search: "beam", width: String(width.value) }
       if (way() === "greedy") return { search: "greedy" }
       return { search: "sample", temperature: String(temperature.value), top_p: String(top.value), seed: String(seed) }
@@ -111,8 +117,10 @@ function number(label, id, range) {
     get value() {
       return input.valueAsNumber
     },
+    /** A value that need not be one of the slider's. */
     set value(value) {
-      input.value = String(value)
+      Object.assign(input, { min: Math.min(+input.min, value), max: Math.max(+input.max, value), value })
+      if (input.valueAsNumber !== value) Object.assign(input, { step: "any", value })
       shown.textContent = input.value
     },
   }

@@ -21,15 +21,7 @@ export function createVersions(choose) {
      */
     present(index, now, found) {
       title.textContent = `Other versions of “${now.source}”`
-      list.replaceChildren(
-        ...found.map((one) =>
-          h(
-            "li",
-            {},
-            draw(one, one.target === now.target, () => choose(index, one)),
-          ),
-        ),
-      )
+      list.replaceChildren(...found.map((one) => draw(one, one.target === now.target, () => choose(index, one))))
       element.hidden = false
       title.focus()
     },
@@ -43,10 +35,11 @@ export function createVersions(choose) {
  */
 function draw({ target, words = [] }, isNow, pick) {
   const probability = words.reduce((product, word) => product * word.probability, 1)
-  return h(
+  const button = h(
     "button",
     { class: "plain use-version", onclick: pick, "aria-current": isNow && "true" },
     h("span", { dir: "auto" }, target),
     h("span", { class: "small muted" }, isNow ? "shown now" : percent(probability)),
   )
+  return h("li", {}, button)
 }
