@@ -1,5 +1,5 @@
 # make demo [ARGS=--no-serve]   train the demo's models from nothing, measure them, serve one
-# make test [ARGS=...]          all tests, a file on each core; ARGS="-m 'not slow'" runs the quick ones
+# make test [ARGS=...]          all tests; ARGS="-m 'not slow'" runs the quick ones
 # make check                    format, lint, types; of the page too, with Node.js
 #
 # Each sets up .venv first, and again only when pyproject.toml has changed.
@@ -18,7 +18,7 @@ demo: .venv/.installed
 	@$(BIN)/antiphon demo $(ARGS)
 
 test: .venv/.installed-dev
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed-dev node_modules/.installed
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from laws.toys import facts
 
+from antiphon.choosing import Choice
 from antiphon.config import Config, GenerationConfig, Normalization, TokenizerConfig, TokenizerKind
 from antiphon.data.pairs import Pair
 from antiphon.decoding.search import Hypothesis
@@ -132,7 +133,7 @@ def ended(tokens: Sequence[int], cut: bool = False) -> Finished:
 
 def plan_of(model: TextSide, segments: Segments, stop: Sequence[str] = ()) -> Plan:
     sources = [(4, EOS) for _ in segments.sentences]
-    return Plan("toy", model, GenerationConfig(), (), segments, sources, tuple(stop), 0.0)
+    return Plan("toy", model, GenerationConfig(), (), segments, sources, tuple(stop), 0.0, Choice(1))
 
 
 def followed(plan: Plan, outputs: Sequence[Sequence[int]], sizes: Iterator[int]) -> tuple[list[str], Answer]:

@@ -125,7 +125,7 @@ def test_a_training_s_own_process_is_seen_while_it_trains(browser: Browser, tmp_
     try:
         run = page.locator('[data-run="real"]')
         expect(run).to_contain_text("training", timeout=60_000)
-        assert training.wait(120) == 0
+        assert training.wait(600) == 0
         expect(run).to_contain_text("ended", timeout=30_000)
         page.locator("tr[data-step]").first.wait_for()
     finally:

@@ -178,7 +178,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @slow
 @with_ray
 def test_both_replicas_answer_and_say_who_they_are(cluster: Cluster) -> None:
-    assert len(cluster.replicas()) == 2
+    wait_until(lambda: len(cluster.replicas()) == 2, "each replica answers some of twenty requests")
     answer = cluster.client.post("/v1/generate", json={"text": "ab 01"}, headers={"x-request-id": "mine"})
     assert answer.headers.get_list("x-request-id") == ["mine"]
 
