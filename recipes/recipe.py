@@ -68,6 +68,11 @@ class Recipe:
         return (self.measure, *self.others)
 
     @property
+    def chosen_by(self) -> str:
+        """The files that training chooses by; "" where pairs are set aside."""
+        return self.dev or (self.measured if self.set == "dev" else "")
+
+    @property
     def script(self) -> Path:
         """What measures as its field does, where it is there."""
         return self.home / "score.py"
@@ -171,10 +176,8 @@ class Training:
     def pairs_now(self) -> str:
         """What marks those that it learns from, and chooses by, a line each."""
         recipe = self.recipe
-        dev = recipe.dev or (recipe.measured if recipe.set == "dev" else "")
-        names = [
-            recipe.file(self.data, pattern, task) for pattern in (recipe.train, dev) if pattern for task in self.tasks
-        ]
+        patterns = filter(None, (recipe.train, recipe.chosen_by))
+        names = [recipe.file(self.data, pattern, task) for pattern in patterns for task in self.tasks]
         return "".join(f"{digest(Path(file))}\n" for name in names for file in name.split(","))
 
     @property

@@ -26,9 +26,8 @@ def train(job: Training, stopped: Event) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     recipe = job.recipe
     words = ["train", job.pairs(recipe.train, *job.tasks), "--out", str(job.out)]
-    dev = recipe.dev or (recipe.measured if recipe.set == "dev" else "")
-    if dev:
-        words += ["--dev", job.pairs(dev, *job.tasks)]
+    if recipe.chosen_by:
+        words += ["--dev", job.pairs(recipe.chosen_by, *job.tasks)]
     words += ["--source-key", recipe.keys[0], "--target-key", recipe.keys[1]]
     if (job.out / "config.json").exists():
         words.append("--resume")  # with the settings that it was begun with

@@ -298,13 +298,14 @@ def test_an_ensemble_is_served_as_one_model(ensemble: str, model: Model) -> None
 
 def test_what_is_cut_off_after_a_stop_does_not_count_as_kept(client: TestClient, model: Model) -> None:
     (found,) = model.outputs(["ab 01"], beam_size=6, n_best=6)
-    stop = found[0].text[0]  # with which most begin
-    last = next(one.text[-1] for one in found if one.text[-1].isalnum() and one.text.startswith(stop))
-    body = {"text": "ab 01", "beam_size": 6, "n_best": 6, "keep": [last], "stop": [stop]}
+    lasts = dict.fromkeys(one.text[-1] for one in found if left_out(found[0].text, [one.text[-1]]))
+    stop, last = list(lasts)[:2]  # what ends with the first of them has nothing of both when it is cut
+    body = {"text": "ab 01", "beam_size": 6, "n_best": 6, "keep": [stop, last], "stop": [stop]}
     for extra in ({}, {"alignments": True}):
         outputs = client.post("/v1/generate", json=body | extra).json()["outputs"][0]
-        lacking = [left_out(output["text"], [last]) for output in outputs]
+        lacking = [left_out(output["text"], [stop, last]) for output in outputs]
         assert lacking == sorted(lacking)
+        assert (lacking[0], lacking[-1]) == (1, 2)
 
 
 @pytest.mark.parametrize(("has_gpu", "workers"), [(False, 4), (True, 0)])
