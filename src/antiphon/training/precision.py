@@ -9,6 +9,7 @@ from antiphon.data.batches import Batch
 from antiphon.model.seq2seq import Seq2Seq
 from antiphon.training.loss import batch_loss
 
+ROUNDS = 4  # in turns, so that what else the machine does meets both
 WORTH = 1.1  # bfloat16 must be so much faster to be chosen
 HOPELESS = 4  # times slower in a small product: there is only a reference implementation of bfloat16
 
@@ -48,11 +49,12 @@ def _fastest(model: Seq2Seq, batch: Batch) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if _product_seconds(torch.bfloat16) > HOPELESS * _product_seconds(torch.float32):
         return torch.float32
+    kinds = (torch.bfloat16, torch.float32)
     try:
-        half = min(_pass(model, batch, torch.bfloat16) for _ in range(3))
+        rounds = [[_pass(model, batch, dtype) for dtype in kinds] for _ in range(ROUNDS)]
     except RuntimeError:  # there are products, and no recurrent layers
         return torch.float32
-    single = min(_pass(model, batch, torch.float32) for _ in range(3))
+    half, single = map(min, zip(*rounds, strict=True))
     return torch.bfloat16 if half * WORTH < single else torch.float32
 
 
