@@ -170,7 +170,22 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], l
     try_score(recipe)
     if not options.ensemble:
         return jobs, []
+    refuse_other_vocabularies(jobs)
     return jobs, [Measurement(tuple(job for job in jobs if task in job.tasks), task) for task in tasks]
+
+
+def refuse_other_vocabularies(jobs: Sequence[Training]) -> None:
+    """Ends the program where models that are to decide together would cut text into other tokens."""
+    learners = {job.model: job.origin or job for job in jobs}  # whose pairs and settings make a model's tokens
+    first, *others = [
+        (name, learner.tasks, load_config(None, learner.settings).tokenizer) for name, learner in learners.items()
+    ]
+    for name, *ways in others:
+        if ways != list(first[1:]):
+            sys.exit(
+                f"--ensemble: {first[0]} and {name} learn from other pairs, or with other [tokenizer] settings, what "
+                "their tokens are, and models that decide together share them; measure several seeds of one instead."
+            )
 
 
 def origins(jobs: Sequence[Training]) -> list[Training]:

@@ -190,6 +190,29 @@ def test_a_model_that_begins_from_the_one_for_all_is_trained_after_it(
         make(table, toy, monkeypatch, "--model", "tuned", "--seeds", "1")
 
 
+def test_models_of_other_vocabularies_are_no_ensemble(
+    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before anything is trained. Other seeds, and other shapes, are one."""
+    (toy / "recipe.toml").write_text(TOY.replace("[published", '[begin_from]\ntuned = "transformer"\n[published'))
+    told = "--ensemble: transformer and {} learn from other pairs, or with other .* settings, what their tokens are"
+    for name, changed in (("tuned", "[training]\nmax_steps = 2\n"), ("other", '[tokenizer]\nsource = "bytes"\n')):
+        (toy / f"{name}.toml").write_text(changed, encoding="utf-8")
+        with pytest.raises(SystemExit, match=told.format(name)):
+            make(table, toy, monkeypatch, "--model", "transformer", name, "--seeds", "1", "--ensemble")
+    assert not [*toy.parent.glob("runs/**/config.json")]
+    wide = (toy / "transformer.toml").read_text(encoding="utf-8").replace("d_model = ", "d_model = 1")
+    (toy / "wide.toml").write_text(wide, encoding="utf-8")
+    table.refuse_other_vocabularies(
+        [
+            table.Training(table.read_recipe(toy), toy / f"{model}.toml", (task,), seed, toy.parent / "data")
+            for model in ("transformer", "wide")
+            for task in ("upper", "lower")
+            for seed in (1, 2)
+        ]
+    )
+
+
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"recurrent\.toml: there is no such model"):
         make(table, toy, monkeypatch, "--model", "recurrent")
