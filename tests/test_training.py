@@ -318,6 +318,15 @@ def test_choosing_a_precision_leaves_no_trace(wanted: TrainingPrecision) -> None
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_what_else_a_machine_does_for_a_while_does_not_choose_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = iter([5.0] * 3)  # times as slow, while other work begins
+    seconds = {torch.bfloat16: 1.0, torch.float32: 2.0}
+    monkeypatch.setattr(precision, "_pass", lambda model, batch, dtype: seconds[dtype] * next(busy, 1.0))
+    monkeypatch.setattr(precision, "_product_seconds", lambda dtype: 1.0)
+    model, batch = build(tiny(), VOCAB, VOCAB, False), next(encoded(random_pairs(5)).batches(1000, 1, 0))
+    assert choose_precision("auto", model, batch) == torch.bfloat16
+
+
 def test_a_precision_that_the_machine_cannot_do_is_a_sentence_or_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(model: Seq2Seq, batch: Batch, smoothing: float, dtype: torch.dtype) -> Any:
         if dtype == torch.bfloat16:
