@@ -97,7 +97,7 @@ def measure(job: Measurement, stopped: Event) -> None:
 def _watched(command: list[str], stopped: Event, **streams: Any) -> bool:
     """Runs a command on one core; whether it was stopped. Raises RuntimeError when it failed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "antiphon", *command]
+    command = [sys.executable, "-P", "-m", "antiphon", *command]
     process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
     code = None
     while code is None and not stopped.is_set():

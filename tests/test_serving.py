@@ -273,6 +273,14 @@ def ensemble(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}+{other}"
 
 
+def test_a_model_is_called_as_its_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link by its own name, the folder where one is by what it is called."""
+    (tmp_path / "run-7").mkdir()
+    (tmp_path / "latest").symlink_to("run-7")
+    monkeypatch.chdir(tmp_path / "run-7")
+    assert list(runs_by_name([str(tmp_path / "latest"), ".", "../"])) == ["latest", "run-7", tmp_path.name]
+
+
 def test_an_ensemble_is_served_as_one_model(ensemble: str, model: Model) -> None:
     runs = runs_by_name([ensemble])
     assert list(runs) == ["tiny+gru"]

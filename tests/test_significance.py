@@ -52,6 +52,13 @@ def test_one_output_makes_no_difference_and_ten_do() -> None:
     assert found[2].p_value < 0.005
 
 
+@pytest.mark.parametrize(("sources", "p_value"), [(1, 1.0), (2, 0.5), (5, 0.0625)])
+def test_a_few_sources_prove_little(sources: int, p_value: float) -> None:
+    """Each sample of them shows the difference, and heads fall so often in a row."""
+    found = paired_bootstrap("chrf", RIGHT[:sources], WRONG[:sources], REFERENCES[:sources])
+    assert (found.p_value, found.score) == (p_value, 100)
+
+
 def test_each_system_is_held_against_the_references_as_it_writes_them() -> None:
     apart, composed = [["Cafe\u0301"]] * 4, [["Caf\u00e9"]] * 4
     ours, theirs = ([options[0] for options in references] for references in (apart, composed))

@@ -89,11 +89,16 @@ def runs_by_name(words: list[str]) -> dict[str, Path]:
     for word in words:
         name, equals, folder = word.partition("=")
         if not equals or Path(word).is_dir():
-            name, folder = "+".join(one.resolve().name for one in members_of(word)), word
+            name, folder = "+".join(map(_name, members_of(word))), word
         if name in runs:
             raise ValueError(f"{word}: another model is called {name!r} too; say how to call it, as NAME={folder}.")
         runs[name] = Path(folder)
     return runs
+
+
+def _name(folder: Path) -> str:
+    """As it is written; of a folder that is written with dots alone, its own."""
+    return folder.name if folder.name.strip(".") else folder.resolve().name
 
 
 def best_workers(device: str) -> int:
