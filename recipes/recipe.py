@@ -26,8 +26,8 @@ class Recipe:
     expression whose groups are source and target. keys: those of source and target in JSON lines. rewrite: an
     expression and what is put in its place, in sources. also: tasks that one model for all learns too, and is not
     measured on. tags: of each task, then of each of those, what its sources begin with where one model learns all.
-    begin_from: of a model, the one for all that it begins from; as ../RECIPE/MODEL, that of another recipe with these
-    tasks and its tags. search: options of `antiphon evaluate`; a beam of 5 unless it says otherwise.
+    begin_from: of a model, the one for all that it begins from. search: options of `antiphon evaluate`; a beam of 5
+    unless it says otherwise.
 
     Where the folder has a score.py, it is run as `score.py PAIRS OUTPUTS`, and measures with the JSON object it prints;
     PAIRS is what `read_pairs` takes.
@@ -86,15 +86,6 @@ class Recipe:
     def kept(self) -> Path:
         return ROOT / "runs" / "recipes" / self.name
 
-    def tag(self, task: str) -> str:
-        """What a task's sources begin with, where one model learns all."""
-        told = self.home / "recipe.toml"
-        if len(self.tags) != len(self.all_tasks):
-            sys.exit(f"{told}: one model for all needs a tag for each of {len(self.all_tasks)} tasks.")
-        if task not in self.all_tasks:
-            sys.exit(f"{told}: {task!r} begins from a model of this recipe, and must be one of {self.all_tasks}.")
-        return self.tags[self.all_tasks.index(task)]
-
     def file(self, data: Path, pattern: str, task: str) -> str:
         """A file of a task, as `antiphon` takes it: one that is no file of pairs is rewritten first."""
         names = pattern.format(task=task).split(",")
@@ -150,9 +141,7 @@ class Training:
         name = self.recipe.begin_from.get(self.settings.stem)
         if name is None:
             return None
-        file = (self.recipe.home / f"{name}.toml").resolve()
-        recipe = self.recipe if file.parent == self.recipe.home else read_recipe(file.parent)
-        return replace(self, recipe=recipe, settings=file, tasks=recipe.all_tasks)
+        return replace(self, settings=self.recipe.home / f"{name}.toml", tasks=self.recipe.all_tasks)
 
     @property
     def model(self) -> str:
@@ -211,8 +200,8 @@ class Training:
         files = {task: self.recipe.file(self.data, pattern, task) for task in tasks}
         if not (self.together or self.origin):
             return files[tasks[0]]
-        learned = (self.origin or self).recipe
-        return "+".join(f"{learned.tag(task)}={file}" for task, file in files.items())
+        tags = dict(zip(self.recipe.all_tasks, self.recipe.tags, strict=True))
+        return "+".join(f"{tags[task]}={file}" for task, file in files.items())
 
     def __str__(self) -> str:
         return f"{', '.join(self.tasks)}, seed {self.seed}"

@@ -148,6 +148,10 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], l
     """What is to be trained (those that others begin from are not among them), and which ensembles to measure. Ends the
     program for what cannot be, before anything is trained."""
     files = settings(recipe, options.model)
+    if (options.together or recipe.begin_from) and len(recipe.tags) != len(recipe.all_tasks):
+        sys.exit(
+            f"{recipe.home / 'recipe.toml'}: one model for all needs a tag for each of {len(recipe.all_tasks)} tasks."
+        )
     known = recipe.all_tasks if options.together else recipe.tasks
     for task in options.only or []:
         if task not in known:
@@ -160,7 +164,7 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], l
         for some in ([all_tasks] if options.together else [(task,) for task in tasks])
     ]
     for job in [*origins(jobs), *jobs]:
-        for pattern in filter(None, (job.recipe.train, job.recipe.dev, job.recipe.measured)):
+        for pattern in filter(None, (recipe.train, recipe.dev, recipe.measured)):
             job.pairs(pattern, *job.tasks)
         refuse_other_beginning(job)
     try_score(recipe)
@@ -174,8 +178,7 @@ def refuse_other_vocabularies(jobs: Sequence[Training]) -> None:
     """Ends the program where models that are to decide together would cut text into other tokens."""
     learners = {job.model: job.origin or job for job in jobs}  # whose pairs and settings make a model's tokens
     first, *others = [
-        (name, learner.recipe.home, learner.tasks, load_config(None, learner.settings).tokenizer)
-        for name, learner in learners.items()
+        (name, learner.tasks, load_config(None, learner.settings).tokenizer) for name, learner in learners.items()
     ]
     for name, *ways in others:
         if ways != list(first[1:]):

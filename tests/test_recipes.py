@@ -52,10 +52,6 @@ def test_every_recipe_is_whole(folder: Path, table: ModuleType) -> None:
         assert figures.keys() <= {*recipe.tasks, "mean"}
     for model in [name for pair in recipe.begin_from.items() for name in pair]:
         assert (folder / f"{model}.toml").exists()
-    for model in recipe.begin_from:
-        for task in recipe.tasks:
-            job = table.Training(recipe, folder / f"{model}.toml", (task,), 1, Path())
-            assert job.origin.recipe.tag(task)
 
 
 TOY = """
@@ -192,29 +188,6 @@ def test_a_model_that_begins_from_the_one_for_all_is_trained_after_it(
     origin.rename(origin.with_name("removed"))
     with pytest.raises(SystemExit, match=r"up-one-1: was begun from another model than is in .*together-1 now; remove"):
         make(table, toy, monkeypatch, "--model", "tuned", "--seeds", "1")
-
-
-@pytest.mark.slow
-def test_a_model_may_begin_from_one_of_another_recipe(
-    table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = toy.with_name("other")
-    other.mkdir()
-    found = TOY.replace('["upper", "lower"]', '["lower"]').replace('["U", "L"]', "[]").replace("upper = 12.5", "")
-    found = found.replace("[published", '[begin_from]\ntuned = "../toy/transformer"\n[published')
-    (other / "recipe.toml").write_text(found, encoding="utf-8")
-    (other / "score.py").write_text(SCORE, encoding="utf-8")
-    (other / "tuned.toml").write_text("[training]\nmax_steps = 2\n", encoding="utf-8")
-    written = make(table, other, monkeypatch, "--model", "tuned", "--seeds", "1")
-    kept = toy.parent / "runs" / "recipes"
-    origin, tuned = kept / "toy" / "transformer" / "together-1", kept / "other" / "tuned" / "lower-1"
-    assert json.loads((tuned / "facts.json").read_text())["begun_from"] == str(origin)
-    assert json.loads((tuned / "report.json").read_text())["tags"] == ["L"]
-    assert "| lower | 1.00 | " in written
-    (other / "recipe.toml").write_text(found.replace('["lower"]', '["middle"]'), encoding="utf-8")
-    (toy.parent / "data" / "letters" / "middle.txt").write_text("a = b\n", encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"toy/recipe.toml: 'middle' begins from a model of this recipe, and must be "):
-        make(table, other, monkeypatch, "--model", "tuned", "--seeds", "1")
 
 
 def test_models_of_other_vocabularies_are_no_ensemble(
