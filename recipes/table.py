@@ -25,7 +25,7 @@ from recipe import ROOT, Measurement, Recipe, Training, read_recipe, refuse_othe
 from running import run_all, try_score
 from safetensors import safe_open
 
-from antiphon.config import load_config
+from antiphon.config import TokenizerConfig, load_config
 
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "docs" / "results.md"
@@ -176,16 +176,20 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> tuple[list[Training], l
 
 def refuse_other_vocabularies(jobs: Sequence[Training]) -> None:
     """Ends the program where models that are to decide together would cut text into other tokens."""
-    learners = {job.model: job.origin or job for job in jobs}  # whose pairs and settings make a model's tokens
-    first, *others = [
-        (name, learner.tasks, load_config(None, learner.settings).tokenizer) for name, learner in learners.items()
-    ]
+    first, *others = [(job.model, *_tokens(job)) for job in {job.model: job for job in jobs}.values()]
     for name, *ways in others:
         if ways != list(first[1:]):
             sys.exit(
                 f"--ensemble: {first[0]} and {name} learn from other pairs, or with other [tokenizer] settings, what "
                 "their tokens are, and models that decide together share them; measure several seeds of one instead."
             )
+
+
+def _tokens(job: Training) -> tuple[tuple[str, ...], TokenizerConfig]:
+    """The tasks and the settings that make a model's tokens."""
+    learner = job.origin or job
+    has_own = load_config(None, job.settings).training.own_tokens
+    return job.tasks if has_own else learner.tasks, load_config(None, learner.settings).tokenizer
 
 
 def origins(jobs: Sequence[Training]) -> list[Training]:

@@ -17,7 +17,7 @@ from antiphon.data.pairs import Pair
 from antiphon.run import WEIGHTS, Model
 from antiphon.text_side import CHECKPOINTS
 from antiphon.training.distill import distill
-from antiphon.training.finetune import TIED, Origin
+from antiphon.training.finetune import TABLES, TIED, Origin
 from antiphon.training.train import train
 
 SMALL = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
@@ -156,18 +156,20 @@ def test_a_distillation_that_was_stopped_while_decoding_begins_from_its_run_too(
     assert student.facts.begun_parameters == student.network.num_parameters
 
 
+@pytest.mark.parametrize("own", [False, True])
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_from_there_again(
-    origin: Path, tmp_path: Path
+    origin: Path, tmp_path: Path, own: bool
 ) -> None:
-    config = changed(CONFIG, {"training": {"max_steps": 2}})
-    whole = train(letters(30), tmp_path / "whole", config=config, begin_from=origin)
-    train(letters(30), tmp_path / "run", config=config, begin_from=origin, wanted=lambda: False)
+    config = changed(CONFIG, {"training": {"max_steps": 2, "own_tokens": own}})
+    pairs = letters(30, "dcx")
+    whole = train(pairs, tmp_path / "whole", config=config, begin_from=origin)
+    train(pairs, tmp_path / "run", config=config, begin_from=origin, wanted=lambda: False)
     for checkpoint in (tmp_path / "run" / CHECKPOINTS).glob("*"):
         for file in checkpoint.iterdir():
             file.unlink()
         checkpoint.rmdir()
     (tmp_path / "run" / WEIGHTS).unlink(missing_ok=True)
-    again = train(letters(30), tmp_path / "run", resume=True)
+    again = train(pairs, tmp_path / "run", resume=True)
     for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
         assert one.equal(other)
 
@@ -231,6 +233,40 @@ def test_what_cannot_be_is_a_sentence(
         assert told in told_by(monkeypatch, capsys, "train", "pairs.tsv", "--out", out, "--from", origin, *words)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_own_tokens_keep_what_was_learned_of_those_that_both_have(origin: Path, tmp_path: Path, tied: bool) -> None:
+    pairs = [Pair(source.replace("d", "e"), target.replace("D", "E")) for source, target in letters(30)]
+    still = {"learning_rate": 1e-12, "max_steps": 1, "weight_decay": 0, "own_tokens": True}
+    config = changed(CONFIG, {"model": {"tie_embeddings": tied}, "training": still})
+    tuned, before = train(pairs, tmp_path / "run", config=config, begin_from=origin), Model.load(origin)
+    names = {piece for pair in pairs for piece in pair.source.split()}
+    assert {*tuned.tokenizers.source.vocabulary} == {*before.tokenizers.source.vocabulary} - {"d"} | {"e"} >= names
+    tables, kept = dict(tuned.network.named_parameters()), load_file(origin / WEIGHTS)
+    for name in TABLES & tables.keys():
+        side = "source" if name.startswith("encoder") else "target"
+        here, there = (getattr(one.tokenizers, side).vocabulary for one in (tuned, before))
+        rows = kept[name if name in kept else "decoder.output"]
+        for token in here.keys() & there.keys():
+            assert (tables[name][here[token]] - rows[there[token]]).abs().max() < 1e-6, token
+    new = tuned.network.num_parameters - tuned.facts.begun_parameters
+    assert new == (2 if tied else 3) * tuned.config.model.d_model  # one row of each table
+    sources = ["a b", "c a b"]
+    assert Model.load(tmp_path / "run").generate(sources) == before.generate(sources)
+
+
+def test_own_tokens_are_of_the_runs_kind_and_of_any_number(origin: Path, tmp_path: Path) -> None:
+    own = changed(CONFIG, {"tokenizer": {"vocab_size": 50}, "training": {"own_tokens": True, "max_steps": 1}})
+    assert train(letters(30), tmp_path / "run", config=own, begin_from=origin).config.tokenizer.vocab_size == 50
+    chars = changed(own, {"tokenizer": {"source": "chars"}})
+    with pytest.raises(ValueError, match=r"tokenizer\.source is 'words' there, and cannot be 'chars'"):
+        train(letters(30), tmp_path / "chars", config=chars, begin_from=origin)
+    with pytest.raises(ValueError, match="own_tokens is for a training that begins from a run"):
+        train(letters(30), tmp_path / "nothing", config=own)
+    with pytest.raises(ValueError, match="own_tokens is for a training that begins from a run"):
+        distill(origin, letters(30), tmp_path / "nothing", config=own)
+    assert not (tmp_path / "nothing").exists()
+
+
 @pytest.mark.parametrize("joint", [True, False])
 def test_tables_that_were_one_are_taken_for_each_of_their_uses(tmp_path: Path, joint: bool) -> None:
     tokens = {"source": "bpe", "target": "bpe", "joint": joint, "vocab_size": 300}
@@ -238,7 +274,7 @@ def test_tables_that_were_one_are_taken_for_each_of_their_uses(tmp_path: Path, j
     tied = train(letters(60), tmp_path / "tied", config=config)
     untied = changed(tied.config, {"model": {"tie_embeddings": False}, "training": {"max_steps": 1}})
     network = Model.new(untied, tied.tokenizers, tied.facts).network
-    Origin.read(tmp_path / "tied").give_weights(network)
+    Origin.read(tmp_path / "tied").give_weights(network, tied.tokenizers)
     tables = {name: weight for name, weight in network.named_parameters() if name in {*TIED, *TIED.values()}}
     assert len(tables) == 3
     for name, weight in tables.items():

@@ -201,16 +201,21 @@ def test_models_of_other_vocabularies_are_no_ensemble(
         with pytest.raises(SystemExit, match=told.format(name)):
             make(table, toy, monkeypatch, "--model", "transformer", name, "--seeds", "1", "--ensemble")
     assert not [*toy.parent.glob("runs/**/config.json")]
+    (toy / "tuned.toml").write_text("[training]\nown_tokens = true\n", encoding="utf-8")
+    (toy / "again.toml").write_text("[training]\nown_tokens = true\n", encoding="utf-8")
+    begun = '[begin_from]\ntuned = "transformer"\nagain = "transformer"\n[published'
+    (toy / "recipe.toml").write_text(TOY.replace("[published", begun), encoding="utf-8")
     wide = (toy / "transformer.toml").read_text(encoding="utf-8").replace("d_model = ", "d_model = 1")
     (toy / "wide.toml").write_text(wide, encoding="utf-8")
-    table.refuse_other_vocabularies(
-        [
-            table.Training(table.read_recipe(toy), toy / f"{model}.toml", (task,), seed, toy.parent / "data")
-            for model in ("transformer", "wide")
-            for task in ("upper", "lower")
-            for seed in (1, 2)
-        ]
-    )
+    for models in (("transformer", "wide"), ("tuned", "again")):
+        table.refuse_other_vocabularies(
+            [
+                table.Training(table.read_recipe(toy), toy / f"{model}.toml", (task,), seed, toy.parent / "data")
+                for model in models
+                for task in ("upper", "lower")
+                for seed in (1, 2)
+            ]
+        )
 
 
 def test_what_cannot_be_is_told(table: ModuleType, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

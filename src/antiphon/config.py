@@ -127,6 +127,11 @@ class TrainingConfig(Table):
     swap_words: float = Field(
         0.0, ge=0, le=1, description="share of pairs in which a word becomes another; both are pairs by themselves"
     )
+    own_tokens: bool = Field(
+        False,
+        description="beginning from another run: take the tokens of its own pairs, not that run's; of those that "
+        "both have, what was learned stays",
+    )
     dev_pairs: int = Field(
         1000, ge=1, description="pairs set aside when no dev set is given, at most; never over a tenth"
     )

@@ -26,7 +26,7 @@ from antiphon.data.pairs import ChosenPairs, Pair, StoredPairs, given_pairs, ite
 from antiphon.run import LONGEST, Model
 from antiphon.text_side import RunPath
 from antiphon.training import train as training
-from antiphon.training.finetune import Origin
+from antiphon.training.finetune import Origin, refuse_without_origin
 
 PAIRS, RECORD = "distilled.jsonl", "distilled.json"
 PRESET = "fast"
@@ -132,7 +132,9 @@ def refuse_existing(out: Path) -> None:
 def _student_settings(config: Config | None, begin_from: RunPath | None) -> tuple[Config, str | None]:
     """(its settings, the folder of the run that it begins from)."""
     if begin_from is None:
-        return config or load_config(PRESET, None), None
+        config = config or load_config(PRESET, None)
+        refuse_without_origin(config)
+        return config, None
     origin = Origin.read(begin_from)
     return origin.checked(config) if config else origin.settings(), str(origin.folder)
 

@@ -21,7 +21,7 @@ from antiphon.text_side import CHECKPOINTS, METRICS, Facts, RunPath
 from antiphon.tokenizer import TokenizerPair, train_tokenizers
 from antiphon.training import checkpoint, loop
 from antiphon.training.checkpoint import Progress
-from antiphon.training.finetune import Origin
+from antiphon.training.finetune import Origin, refuse_without_origin
 from antiphon.training.loop import StepReport, Trainer, Validation
 from antiphon.training.precision import PrecisionError, choose_precision
 from antiphon.training.validator import Validator
@@ -86,10 +86,11 @@ def train(
 
     dev: pairs that are measured and never learned from; None: some of `pairs` are set aside. tags: what sources begin
     with, where `pairs` is not the name of a mixture, which tells them; for none, those of `begin_from`. config: all
-    settings; None: the preset for the size of the data. begin_from: a run to begin from (fine-tuning): its tokenizers,
-    those of its weights that fit, and where `config` is None its settings. resume: go on with the run in `out`, with
-    its settings (config: only other limits). wanted: asked before each update; once False, the run is saved and can be
-    resumed. Raises ValueError, in a sentence, for data or settings that cannot be, before anything is written.
+    settings; None: the preset for the size of the data. begin_from: a run to begin from (fine-tuning): its tokenizers
+    (with `training.own_tokens`, such as cut text alike), those of its weights that fit, and where `config` is None its
+    settings. resume: go on with the run in `out`, with its settings (config: only other limits). wanted: asked before
+    each update; once False, the run is saved and can be resumed. Raises ValueError, in a sentence, for data or settings
+    that cannot be, before anything is written.
     """
     out = Path(out)
     origin = None if begin_from is None else Origin.read(begin_from)
@@ -101,6 +102,8 @@ def train(
         refuse_existing(out)
     if origin:
         config = origin.checked(config) if config else origin.settings()
+    elif config and not resume:
+        refuse_without_origin(config)
     train_pairs: Collection[Pair] = given_pairs(pairs)
     if config is None:
         config = load_config(preset_for(len(train_pairs)), None)
@@ -141,14 +144,17 @@ def _prepare(
     origin: Origin | None,
 ) -> tuple[Model, EncodedPairs, EncodedPairs]:
     """A new model and its data; the settings that were "auto" are decided, and stored."""
-    tokenizers = origin.tokenizers if origin else train_tokenizers(train_pairs, config.tokenizer, tags)
+    if origin:
+        tokenizers = origin.tokenizers_for(train_pairs, config, tags)
+    else:
+        tokenizers = train_tokenizers(train_pairs, config.tokenizer, tags)
     data = _encode(train_pairs, tokenizers, config, "training data")
     dev_data = _encode(dev_pairs, tokenizers, config, "dev data")
     if config.training.swap_words:
         Swaps(data)  # refuses data without such words, while nothing is written
     model = Model.new(config, tokenizers, _facts(data, dev_data, config, tags))
     if origin:
-        taken = origin.give_weights(model.network)
+        taken = origin.give_weights(model.network, tokenizers)
         model.side.facts = replace(model.facts, begun_from=str(origin.folder), begun_parameters=taken)
     precision = _precision(model, data, config)
     decided = {
@@ -185,7 +191,7 @@ def _resume(
     _refuse_lost(out)
     model = Model.new(config, tokenizers, facts)
     if facts.begun_from and checkpoint.newest(out / CHECKPOINTS) is None:
-        Origin.read(facts.begun_from).give_weights(model.network)
+        Origin.read(facts.begun_from).give_weights(model.network, tokenizers)
     try:
         _precision(model, data, config)
     except PrecisionError:
