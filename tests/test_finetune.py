@@ -256,7 +256,11 @@ def test_own_tokens_keep_what_was_learned_of_those_that_both_have(origin: Path, 
 
 def test_own_tokens_are_of_the_runs_kind_and_of_any_number(origin: Path, tmp_path: Path) -> None:
     own = changed(CONFIG, {"tokenizer": {"vocab_size": 50}, "training": {"own_tokens": True, "max_steps": 1}})
-    assert train(letters(30), tmp_path / "run", config=own, begin_from=origin).config.tokenizer.vocab_size == 50
+    run = train(letters(30, "abc"), tmp_path / "run", config=own, begin_from=origin)
+    assert run.config.tokenizer.vocab_size == 50
+    after = train(letters(30), tmp_path / "after", begin_from=tmp_path / "run")  # which keeps that run's tokens again
+    assert after.tokenizers == run.tokenizers
+    assert not after.config.training.own_tokens
     chars = changed(own, {"tokenizer": {"source": "chars"}})
     with pytest.raises(ValueError, match=r"tokenizer\.source is 'words' there, and cannot be 'chars'"):
         train(letters(30), tmp_path / "chars", config=chars, begin_from=origin)

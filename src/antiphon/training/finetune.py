@@ -38,8 +38,9 @@ class Origin:
 
     def settings(self, file: Path | None = None, words: Iterable[str] = ()) -> Config:
         """The run's own, with a TOML file over them and `table.key=value` words over both; in what precision to compute
-        is chosen anew. Raises ValueError for what cannot be."""
-        own = changed(self.config, {"training": {"precision": "auto"}})
+        is chosen anew, and tokens are kept, whatever that run did with its own origin's. Raises ValueError for what
+        cannot be."""
+        own = changed(self.config, {"training": {"precision": "auto", "own_tokens": False}})
         return self.checked(with_overrides(own, words, file))
 
     def checked(self, config: Config) -> Config:
